@@ -1,0 +1,1 @@
+//! Budgets: reserve, then settle, exactly once.

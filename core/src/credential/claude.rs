@@ -1,0 +1,1 @@
+//! Claude logins as files hold them. Filled in with the kinds.

@@ -1,0 +1,129 @@
+//! What a proxy reports of itself, and the credential that lets the operator ask.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Subject;
+use crate::token::{TokenError, VerifyingKey, open};
+use crate::usage::Usage;
+
+/// The `typ` of an admin credential, so that none can pass as a token and no token as one.
+pub const ADMIN_TYPE: &str = "la-admin+jwt";
+
+/// Longest life of an admin credential, in seconds.
+pub const ADMIN_LIFETIME_SECONDS: i64 = 60;
+
+/// What an admin credential claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminClaims {
+    /// The UID of the one pod it is good for.
+    pub aud: String,
+    /// When it was made, in Unix seconds.
+    pub iat: i64,
+    /// Until when it is good, exclusive; at most [`ADMIN_LIFETIME_SECONDS`] after `iat`.
+    pub exp: i64,
+}
+
+/// The state of one proxy process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Report {
+    /// Rises whenever anything but `usage` changes; what a long poll waits on.
+    pub revision: u64,
+    /// `(epoch, generation)` of the snapshot that is served.
+    pub epoch: u64,
+    /// See `epoch`.
+    pub generation: u64,
+    /// Whether the process takes requests.
+    pub ready: bool,
+    /// Why not, one sentence each.
+    pub not_ready: Vec<String>,
+    /// Objects that were left out of the snapshot, one sentence each.
+    pub faults: Vec<String>,
+    /// Every account of every provider.
+    pub accounts: Vec<AccountReport>,
+    /// Tokens with a text that is valid now.
+    pub live_tokens: u64,
+    /// Use by subject, for subjects that were ever used.
+    pub usage: Vec<SubjectUsage>,
+}
+
+/// The state of one account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountReport {
+    /// The provider's name.
+    pub provider: String,
+    /// The account's name.
+    pub name: String,
+    /// Whether it can serve.
+    pub state: AccountState,
+    /// Why it cannot, without any part of the credential.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Whether an account can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccountState {
+    /// It can.
+    Ready,
+    /// Its credential is missing or unreadable.
+    Missing,
+    /// Its credential has passed its end.
+    Expired,
+    /// The vendor answered 401 to its current credential.
+    Unauthorized,
+}
+
+/// What a subject has used, for as long as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubjectUsage {
+    /// Who.
+    pub subject: Subject,
+    /// Requests that were settled.
+    pub requests: u64,
+    /// Requests that are open now.
+    pub open: u64,
+    /// Tokens that were settled.
+    pub tokens: Usage,
+}
+
+/// Checks an admin credential for the pod `uid` at `now` (Unix seconds).
+///
+/// # Errors
+/// Which check failed.
+pub fn verify_admin(jwt: &str, keys: &[VerifyingKey], uid: &str, now: i64) -> Result<(), TokenError> {
+    let claims: AdminClaims = open(jwt, ADMIN_TYPE, keys)?;
+    if claims.aud != uid {
+        return Err(TokenError::WrongAudience);
+    }
+    if claims.exp <= now || claims.exp.saturating_sub(claims.iat) > ADMIN_LIFETIME_SECONDS {
+        return Err(TokenError::Expired);
+    }
+    if claims.iat > now.saturating_add(ADMIN_LIFETIME_SECONDS) {
+        return Err(TokenError::NotYetValid);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::SigningKey;
+
+    #[test]
+    fn admin_credential_is_good_for_one_pod_and_one_minute() {
+        let key = SigningKey::from_seed([3; 32]);
+        let keys = [key.verifying().unwrap()];
+        let sign = |aud: &str, iat, exp| {
+            key.sign(ADMIN_TYPE, &AdminClaims { aud: aud.to_owned(), iat, exp }).unwrap().expose().to_owned()
+        };
+        assert_eq!(verify_admin(&sign("pod-1", 100, 160), &keys, "pod-1", 159), Ok(()));
+        assert_eq!(verify_admin(&sign("pod-1", 100, 160), &keys, "pod-1", 160), Err(TokenError::Expired));
+        assert_eq!(verify_admin(&sign("pod-1", 100, 161), &keys, "pod-1", 120), Err(TokenError::Expired));
+        assert_eq!(verify_admin(&sign("pod-2", 100, 160), &keys, "pod-1", 120), Err(TokenError::WrongAudience));
+        let token = key.sign("JWT", &AdminClaims { aud: "pod-1".to_owned(), iat: 100, exp: 160 }).unwrap();
+        assert!(verify_admin(token.expose(), &keys, "pod-1", 120).is_err());
+    }
+}

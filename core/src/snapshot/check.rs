@@ -1,0 +1,203 @@
+//! Every fault of a snapshot at once, and the snapshot without its faulty objects.
+
+use std::collections::BTreeSet;
+
+use super::{Backend, CredentialSource, Provider, Route, Snapshot, TokenRecord, VERSION};
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The object, as a person would name it: `token gateway/team-a/agent`.
+    pub object: String,
+    /// The field in it, as a path: `limits.maxRequests`.
+    pub field: String,
+    /// What is wrong with its value, and the remedy where there is one.
+    pub message: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.field, self.message)
+    }
+}
+
+impl Snapshot {
+    /// The snapshot without what is faulty, and every fault found.
+    ///
+    /// What depends on a faulty object goes with it, so that nothing is served half.
+    ///
+    /// # Errors
+    /// When the snapshot as a whole cannot be used: another format version, or no audience.
+    pub fn checked(mut self) -> Result<(Self, Vec<Fault>), Fault> {
+        self.check_frame()?;
+        let mut faults = Vec::new();
+        let mut seen = BTreeSet::new();
+        self.keys.retain(|key| keep(&mut faults, key.check().err().map(|e| key_fault("keys", &e))));
+        self.admin_keys.retain(|key| keep(&mut faults, key.check().err().map(|e| key_fault("adminKeys", &e))));
+        self.providers.retain(|provider| keep(&mut faults, provider_fault(provider, &mut seen)));
+        self.routes = keep_routes(&self, &mut faults);
+        let (mut subjects, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        self.tokens.retain(|token| keep(&mut faults, token_fault(token, &mut subjects, &mut ids)));
+        Ok((self, faults))
+    }
+
+    fn check_frame(&self) -> Result<(), Fault> {
+        if self.version != VERSION {
+            let message = format!("is {}, this la-router reads {VERSION} only", self.version);
+            return Err(fault("snapshot", "version", message));
+        }
+        if self.audience.is_empty() {
+            return Err(fault("snapshot", "audience", "is empty"));
+        }
+        Ok(())
+    }
+}
+
+fn keep(faults: &mut Vec<Fault>, fault: Option<Fault>) -> bool {
+    let good = fault.is_none();
+    faults.extend(fault);
+    good
+}
+
+fn fault(object: impl Into<String>, field: impl Into<String>, message: impl Into<String>) -> Fault {
+    Fault { object: object.into(), field: field.into(), message: message.into() }
+}
+
+fn key_fault(field: &str, error: &crate::token::KeyError) -> Fault {
+    fault("snapshot", field, error.to_string())
+}
+
+fn provider_fault(provider: &Provider, seen: &mut BTreeSet<String>) -> Option<Fault> {
+    let object = format!("provider {}", provider.name);
+    if provider.name.is_empty() {
+        return Some(fault("provider", "name", "is empty"));
+    }
+    if !seen.insert(provider.name.clone()) {
+        return Some(fault(object, "name", "is used twice"));
+    }
+    let Backend::Anthropic { base_url, accounts } = &provider.backend;
+    if !(base_url.starts_with("https://") || base_url.starts_with("http://")) || base_url.ends_with('/') {
+        let message = format!("{base_url:?} must be http(s)://HOST[:PORT][/PREFIX] without a slash at its end");
+        return Some(fault(object, "backend.anthropic.baseUrl", message));
+    }
+    if accounts.is_empty() {
+        return Some(fault(object, "backend.anthropic.accounts", "is empty"));
+    }
+    let mut names = BTreeSet::new();
+    for (at, account) in accounts.iter().enumerate() {
+        let field = format!("backend.anthropic.accounts[{at}]");
+        if account.name.is_empty() || !names.insert(&account.name) {
+            return Some(fault(object, format!("{field}.name"), "is empty or used twice"));
+        }
+        if matches!(&account.credential, CredentialSource::Directory { path } if path.is_empty()) {
+            return Some(fault(object, format!("{field}.credential.directory.path"), "is empty"));
+        }
+    }
+    let times = &provider.timeouts;
+    [times.connect_ms, times.first_byte_ms, times.idle_ms, times.total_ms]
+        .contains(&0)
+        .then(|| fault(object, "timeouts", "each must be at least 1 ms"))
+}
+
+fn keep_routes(snapshot: &Snapshot, faults: &mut Vec<Fault>) -> Vec<Route> {
+    let known = |route: &Route| snapshot.providers.iter().any(|provider| provider.name == route.provider);
+    let mut kept = Vec::new();
+    for (at, route) in snapshot.routes.iter().enumerate() {
+        if known(route) {
+            kept.push(route.clone());
+        } else {
+            let message = format!("{:?} is not a usable provider of this proxy", route.provider);
+            faults.push(fault("snapshot", format!("routes[{at}].provider"), message));
+        }
+    }
+    kept
+}
+
+fn token_fault(
+    token: &TokenRecord,
+    subjects: &mut BTreeSet<String>,
+    ids: &mut BTreeSet<String>,
+) -> Option<Fault> {
+    let object = format!("token {}", token.subject);
+    if !subjects.insert(token.subject.to_string()) {
+        return Some(fault(object, "subject", "is used twice"));
+    }
+    if token.limits.max_requests == Some(0) {
+        return Some(fault(object, "limits.maxRequests", "is 0; use `suspended` to stop a token"));
+    }
+    for (at, issued) in token.ids.iter().enumerate() {
+        if !ids.insert(issued.id.to_string()) {
+            return Some(fault(object, format!("ids[{at}].id"), "belongs to two tokens"));
+        }
+        if issued.not_after <= issued.not_before {
+            return Some(fault(object, format!("ids[{at}].notAfter"), "is not after notBefore"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Account, IssuedId, Limits, Timeouts};
+    use super::*;
+    use crate::id::{Subject, TokenId};
+
+    fn provider(name: &str, base_url: &str) -> Provider {
+        let account = Account { name: "main".to_owned(), credential: CredentialSource::Published };
+        let backend = Backend::Anthropic { base_url: base_url.to_owned(), accounts: vec![account] };
+        Provider { name: name.to_owned(), backend, timeouts: Timeouts::default() }
+    }
+
+    fn token(name: &str, id: &str) -> TokenRecord {
+        let id = TokenId::try_from(id.to_owned()).unwrap();
+        TokenRecord {
+            subject: Subject::of("gateway", "team-a", name).unwrap(),
+            label: String::new(),
+            ids: vec![IssuedId { id, not_before: 0, not_after: 10, revoked: false }],
+            suspended: false,
+            limits: Limits::default(),
+        }
+    }
+
+    fn route(provider: &str) -> Route {
+        Route { models: Vec::new(), provider: provider.to_owned() }
+    }
+
+    #[test]
+    fn every_faulty_object_is_left_out_and_reported_at_once() {
+        let mut snapshot = Snapshot::empty("platform/gateway");
+        snapshot.providers =
+            vec![provider("good", "https://api.anthropic.com"), provider("bad", "ftp://x"), provider("good", "http://x")];
+        snapshot.routes = vec![route("bad"), route("good"), route("gone")];
+        let zero = TokenRecord { limits: Limits { max_requests: Some(0) }, ..token("c", "id-3") };
+        snapshot.tokens = vec![token("a", "id-1"), token("b", "id-1"), zero, token("a", "id-4")];
+        let (kept, faults) = snapshot.checked().unwrap();
+        let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "provider bad: backend.anthropic.baseUrl: \"ftp://x\" must be http(s)://HOST[:PORT][/PREFIX] without a slash at its end",
+                "provider good: name: is used twice",
+                "snapshot: routes[0].provider: \"bad\" is not a usable provider of this proxy",
+                "snapshot: routes[2].provider: \"gone\" is not a usable provider of this proxy",
+                "token gateway/team-a/b: ids[0].id: belongs to two tokens",
+                "token gateway/team-a/c: limits.maxRequests: is 0; use `suspended` to stop a token",
+                "token gateway/team-a/a: subject: is used twice",
+            ]
+        );
+        assert_eq!((kept.providers.len(), kept.routes.len(), kept.tokens.len()), (1, 1, 1));
+    }
+
+    #[test]
+    fn snapshot_of_another_version_is_refused_whole() {
+        let snapshot = Snapshot { version: 2, ..Snapshot::empty("a/b") };
+        assert_eq!(snapshot.checked().unwrap_err().field, "version");
+    }
+
+    #[test]
+    fn unknown_field_in_a_snapshot_is_refused() {
+        let mut json = serde_json::to_value(Snapshot::empty("a/b")).unwrap();
+        json["surprise"] = 1.into();
+        assert!(serde_json::from_value::<Snapshot>(json).is_err());
+    }
+}
