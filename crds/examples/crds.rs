@@ -1,0 +1,12 @@
+//! Writes the definitions to `crds/generated/`.
+
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("generated");
+    std::fs::create_dir_all(&folder)?;
+    for (name, text) in la_crds::definitions::crd_files()? {
+        std::fs::write(folder.join(name), text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! RouterProxy: a gateway that swaps tokens for credentials.
+#![expect(unreachable_pub, reason = "the derived schema repeats each `pub struct` inside a function")]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+
+mod selector;
+
+pub use selector::{NamespaceSelector, Requirement, SelectorOperator};
+
+/// A gateway that swaps tokens for credentials.
+///
+/// Where manifests are read from a folder, the running process is the gateway: `image`, `replicas`,
+/// `ledger.embedded.storage` and `resources` describe pods and do not concern it.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "router.link-assistant.dev",
+    version = "v1alpha1",
+    kind = "RouterProxy",
+    plural = "routerproxies",
+    namespaced,
+    doc = "A gateway that swaps tokens for credentials.",
+    status = "RouterProxyStatus",
+    derive = "PartialEq",
+    shortname = "rproxy",
+    category = "la-router",
+    validation = Rule::new("self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("the name must have at most 52 characters, start with a letter and have no dots: a Service and a StatefulSet take it"),
+    attr = r#"x_kube(crates(kube_core = "::kube_core"))"#,
+    printcolumn(
+        name = "Available",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Available")].status"#
+    ),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.replicas.ready"),
+    printcolumn(
+        name = "Programmed",
+        type_ = "integer",
+        json_path = ".status.replicas.programmed",
+        description = "Pods that serve the newest configuration"
+    ),
+    printcolumn(
+        name = "Tokens",
+        type_ = "integer",
+        json_path = ".status.tokens.live",
+        description = "Tokens that work now"
+    ),
+    printcolumn(name = "Address", type_ = "string", json_path = ".status.address", priority = 1),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Available")].reason"#,
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    crates(kube_core = "::kube_core", kube = "::kube_derive")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.ledger.embedded) || self.replicas <= 1")
+        .message("an embedded ledger belongs to one replica; replicas must be 0 or 1")
+)]
+pub struct RouterProxySpec {
+    /// The image of the pods; the operator's default when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512), regex(pattern = schema::IMAGE))]
+    pub image: Option<String>,
+
+    /// How many pods: 0 or 1. The embedded ledger belongs to one.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0))]
+    pub replicas: i32,
+
+    /// Which tokens are served.
+    #[serde(default)]
+    pub tokens: TokenAdmission,
+
+    /// Which provider serves which models; the first match wins. 1 to 64, and only the last may be without
+    /// `match`, because nothing behind it could be reached.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new(LAST_ROUTE_RULE).message(LAST_ROUTE_MESSAGE))]
+    pub routes: Vec<Route>,
+
+    /// Where use is counted. Cannot be changed: the volume of a running ledger cannot be replaced.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("ledger cannot be changed; delete the RouterProxy and create another"))]
+    pub ledger: Ledger,
+
+    /// How a pod ends.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+
+    /// What the container of a pod asks for and may use at most, as in a Pod.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+
+    /// What is written to the log.
+    #[serde(default)]
+    pub observability: Observability,
+}
+
+const LAST_ROUTE_RULE: &str = "self.all(route, has(route.match)) || (self.filter(route, !has(route.match)).size() == 1 && !has(self[self.size() - 1].match))";
+
+pub(crate) const LAST_ROUTE_MESSAGE: &str =
+    "only the last route may be without match; routes behind it could not be reached";
+
+/// Which tokens are served.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenAdmission {
+    /// From which namespaces RouterTokens are admitted.
+    #[serde(default)]
+    pub allowed_namespaces: AllowedNamespaces,
+}
+
+/// From which namespaces RouterTokens are admitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("has(self.selector) == (self.from == 'Selector')")
+        .message("selector belongs to from: Selector, and only to it")
+)]
+pub struct AllowedNamespaces {
+    /// `Same`: the proxy's own. `All`: every namespace. `Selector`: those whose labels match `selector`.
+    #[serde(default)]
+    pub from: NamespacesFrom,
+
+    /// Labels of the namespaces; only with `from: Selector`. An empty selector matches every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<NamespaceSelector>,
+}
+
+/// How namespaces are chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NamespacesFrom {
+    /// The proxy's own.
+    #[default]
+    Same,
+    /// Every namespace.
+    All,
+    /// Those whose labels match.
+    Selector,
+}
+
+/// Which provider serves which models.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// Which requests take this route; every request when left out.
+    #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
+    pub matching: Option<RouteMatch>,
+
+    /// Who serves them; exactly one.
+    #[schemars(length(min = 1, max = 1))]
+    pub candidates: Vec<Candidate>,
+}
+
+/// Which requests take a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteMatch {
+    /// Model ids, 1 to 64. Globs: `*` any characters, `?` one, `[…]` a set, `{a,b}` alternatives.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 128), regex(pattern = schema::MODEL_GLOB)))]
+    pub models: Vec<String>,
+}
+
+/// Who serves a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// The name of an UpstreamProvider in this namespace.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME))]
+    pub provider: String,
+}
+
+/// Where use is counted; exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Ledger {
+    /// In files on a volume of the one pod.
+    Embedded(EmbeddedLedger),
+}
+
+/// A ledger in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EmbeddedLedger {
+    /// The volume.
+    #[serde(default)]
+    pub storage: LedgerStorage,
+}
+
+/// The volume of an embedded ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerStorage {
+    /// How large, as a Kubernetes quantity without fraction.
+    #[serde(default = "default_storage_size")]
+    #[schemars(length(max = 20), regex(pattern = schema::SIZE))]
+    pub size: String,
+
+    /// Its StorageClass; the cluster's default when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME))]
+    pub storage_class_name: Option<String>,
+}
+
+/// How a pod ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Shutdown {
+    /// How long open answers may take to finish once the pod is asked to end: `0s` to `1h`.
+    #[serde(default = "default_drain")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('1h')").message("must be at most 1h"))]
+    pub drain: String,
+}
+
+/// What a container asks for and may use at most.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What is set aside for it, such as `cpu: 500m` and `memory: 128Mi`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub requests: BTreeMap<String, Quantity>,
+
+    /// What it may use at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "quantities")]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+/// What is written to the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Observability {
+    /// One line per request, without any part of request or answer.
+    #[serde(default = "default_request_log")]
+    pub request_log: bool,
+}
+
+/// What the operator says of a RouterProxy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct RouterProxyStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Accepted`: the spec makes sense and every provider exists. `Programmed`: every pod serves the newest
+    /// configuration. `Available`: at least one pod is ready. `LedgerReady`: use can be counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The base URL for clients in the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+
+    /// The pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicaCounts>,
+
+    /// A digest of the newest configuration, credentials left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_hash: Option<String>,
+
+    /// The tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenCounts>,
+}
+
+/// How many pods are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaCounts {
+    /// Pods that should run.
+    pub desired: i32,
+    /// Pods that are ready.
+    pub ready: i32,
+    /// Pods that serve the newest configuration.
+    pub programmed: i32,
+}
+
+/// How many tokens are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenCounts {
+    /// Tokens with a text that works now.
+    pub live: i64,
+}
+
+fn default_replicas() -> i32 {
+    1
+}
+
+fn default_storage_size() -> String {
+    "1Gi".to_owned()
+}
+
+fn default_drain() -> String {
+    "30s".to_owned()
+}
+
+fn default_request_log() -> bool {
+    true
+}
+
+fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": { "x-kubernetes-int-or-string": true, "maxLength": 32, "pattern": schema::QUANTITY },
+    })
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::Embedded(EmbeddedLedger::default())
+    }
+}
+
+impl Default for LedgerStorage {
+    fn default() -> Self {
+        Self { size: default_storage_size(), storage_class_name: None }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain: default_drain() }
+    }
+}
+
+impl Default for Observability {
+    fn default() -> Self {
+        Self { request_log: default_request_log() }
+    }
+}
+
+impl Resources {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.limits.is_empty()
+    }
+}

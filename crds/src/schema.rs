@@ -1,0 +1,31 @@
+//! Parts of schemas that several kinds share: patterns and limits of the strings people write.
+
+/// A Go-style duration as [`la_core::duration::parse`] reads it.
+pub(crate) const DURATION: &str = "^([0-9]+(h|m|s|ms))+$";
+
+/// Most characters of a duration. Enough for every sensible one, and keeps CEL cheap.
+pub(crate) const DURATION_MAX: usize = 20;
+
+/// A name that can be part of a DNS name without dots.
+pub(crate) const LABEL_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// The name of an object.
+pub(crate) const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
+/// A key of a Secret.
+pub(crate) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
+
+/// A glob over model ids.
+pub(crate) const MODEL_GLOB: &str = "^[-A-Za-z0-9._:@/*?{},!\\[\\]]+$";
+
+/// A positive Kubernetes quantity without fraction or sign.
+pub(crate) const SIZE: &str = "^[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
+
+/// A Kubernetes quantity that is not negative.
+pub(crate) const QUANTITY: &str = "^([0-9]+([.][0-9]+)?)(Ki|Mi|Gi|Ti|Pi|Ei|m|k|M|G|T|P|E)?$";
+
+/// An image reference.
+pub(crate) const IMAGE: &str = "^[-A-Za-z0-9._:@/\\[\\]]+$";
+
+/// A key of a label or an annotation.
+pub(crate) const METADATA_KEY: &str = "^([-a-z0-9.]+/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$";

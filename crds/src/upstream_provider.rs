@@ -1,0 +1,299 @@
+//! UpstreamProvider: a vendor's API and the accounts that pay for it.
+#![expect(unreachable_pub, reason = "the derived schema repeats each `pub struct` inside a function")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema;
+
+/// A vendor's API and the accounts that pay for it.
+///
+/// Whoever may edit this object can read the Secrets it names, by pointing `baseURL` elsewhere: give that
+/// right only to those who may read the Secrets.
+#[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "router.link-assistant.dev",
+    version = "v1alpha1",
+    kind = "UpstreamProvider",
+    namespaced,
+    doc = "A vendor's API and the accounts that pay for it.",
+    status = "UpstreamProviderStatus",
+    derive = "PartialEq",
+    shortname = "provider",
+    category = "la-router",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Available",
+        type_ = "string",
+        json_path = ".status.available",
+        description = "Accounts that can serve, of all"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    crates(kube_core = "::kube_core")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct UpstreamProviderSpec {
+    /// Whose API it is; exactly one.
+    pub backend: Backend,
+
+    /// How long each phase of a request may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// Whose API a provider speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Backend {
+    /// The Anthropic Messages API.
+    Anthropic(AnthropicBackend),
+}
+
+/// The Anthropic Messages API and its accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct AnthropicBackend {
+    /// Where the API is: `http(s)://HOST[:PORT][/PREFIX]` without a slash at its end. Plain `http` sends the
+    /// credential unencrypted; use it only for a server of your own on a network you trust.
+    #[serde(rename = "baseURL", default = "default_anthropic_base_url")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new(BASE_URL_RULE).message(BASE_URL_MESSAGE))]
+    pub base_url: String,
+
+    /// The accounts, 1 to 16. They are tried in this order; the first with a usable credential serves.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub accounts: Vec<Account>,
+}
+
+/// A base URL, as a regular expression that CEL and Rust read alike.
+pub(crate) const BASE_URL_PATTERN: &str = "^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[-A-Za-z0-9._~]+)*$";
+
+const BASE_URL_RULE: &str = "self.matches(r'^https?://([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?(/[-A-Za-z0-9._~]+)*$')";
+
+pub(crate) const BASE_URL_MESSAGE: &str =
+    "must be http(s)://HOST[:PORT][/PREFIX] without user, query, fragment or a slash at its end";
+
+/// One account at the vendor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.credential.directory)").message(DIRECTORY_MESSAGE)
+)]
+pub struct Account {
+    /// Its name, unique in this provider; shown in statuses, logs and errors.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::LABEL_NAME))]
+    pub name: String,
+
+    /// What proves the account to the vendor; exactly one form.
+    pub credential: AccountCredential,
+}
+
+/// Why a cluster refuses the credential form `directory`.
+pub(crate) const DIRECTORY_MESSAGE: &str = "credential.directory works only where la-router reads manifests from a folder (--manifests); in a cluster name a Secret with oauth, setupToken or apiKey";
+
+/// What proves an account to its vendor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum AccountCredential {
+    /// The login of a Claude subscription, as Claude Code writes it to `.credentials.json`. Subscription
+    /// logins are for their owner's own use under the vendor's terms.
+    Oauth(FromSecret),
+    /// A token made by `claude setup-token`.
+    SetupToken(FromSecret),
+    /// An API key.
+    ApiKey(FromSecret),
+    /// A Claude home that la-router reads, and re-reads when it changes. Only where manifests are read from
+    /// a folder (`la-router serve --manifests`); a cluster refuses it.
+    Directory(FromDirectory),
+}
+
+/// A credential in a Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FromSecret {
+    /// The Secret, in this namespace.
+    pub secret_ref: SecretRef,
+}
+
+/// A Secret and a key in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME))]
+    pub name: String,
+
+    /// The key in it. When left out: the Secret's only key, or for `oauth` the first with a token of
+    /// `credentials.json`, `.credentials.json`, `claude-credentials.json`, `auth.json`, `oauth.json`,
+    /// `config.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SECRET_KEY))]
+    pub key: Option<String>,
+}
+
+/// A credential in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FromDirectory {
+    /// The directory: a Claude home, or where one is mounted.
+    #[schemars(length(min = 1, max = 4096))]
+    pub path: String,
+}
+
+/// How long each phase of a request to the vendor may take. Each is `10ms` to `24h`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Timeouts {
+    /// Name look-up, connection and TLS together.
+    #[serde(default = "default_connect")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new(TIMEOUT_RULE).message(TIMEOUT_MESSAGE))]
+    pub connect: String,
+
+    /// From the request's last byte to the answer's first.
+    #[serde(default = "default_first_byte")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new(TIMEOUT_RULE).message(TIMEOUT_MESSAGE))]
+    pub first_byte: String,
+
+    /// Between two reads of the answer.
+    #[serde(default = "default_idle")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new(TIMEOUT_RULE).message(TIMEOUT_MESSAGE))]
+    pub idle: String,
+
+    /// From the first attempt to the answer's last byte.
+    #[serde(default = "default_total")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new(TIMEOUT_RULE).message(TIMEOUT_MESSAGE))]
+    pub total: String,
+}
+
+const TIMEOUT_RULE: &str = "duration(self) >= duration('10ms') && duration(self) <= duration('24h')";
+
+const TIMEOUT_MESSAGE: &str = "must be 10ms to 24h";
+
+/// What the operator says of an UpstreamProvider.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct UpstreamProviderStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Accepted`: the spec makes sense. `CredentialsResolved`: every account's credential was found and
+    /// read. `Ready`: at least one account can serve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    pub conditions: Vec<Condition>,
+
+    /// Accounts that can serve, of all: `1/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available: Option<String>,
+
+    /// Each account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub accounts: Vec<AccountStatus>,
+}
+
+/// What the operator says of one account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountStatus {
+    /// Its name.
+    pub name: String,
+
+    /// Whether it can serve.
+    pub state: AccountState,
+
+    /// Why it cannot, without any part of the credential.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+
+    /// When its credential stops working, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_expires_at: Option<Time>,
+}
+
+/// Whether an account can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AccountState {
+    /// It can.
+    Ready,
+    /// Its Secret, or the key in it, does not exist.
+    Missing,
+    /// Its credential cannot be read.
+    Malformed,
+    /// Its credential has passed its end.
+    Expired,
+    /// The vendor answered 401 to its current credential.
+    Unauthorized,
+}
+
+fn default_anthropic_base_url() -> String {
+    "https://api.anthropic.com".to_owned()
+}
+
+fn default_connect() -> String {
+    text_of(la_core::snapshot::Timeouts::default().connect_ms)
+}
+
+fn default_first_byte() -> String {
+    text_of(la_core::snapshot::Timeouts::default().first_byte_ms)
+}
+
+fn default_idle() -> String {
+    text_of(la_core::snapshot::Timeouts::default().idle_ms)
+}
+
+fn default_total() -> String {
+    text_of(la_core::snapshot::Timeouts::default().total_ms)
+}
+
+fn text_of(time_ms: u64) -> String {
+    la_core::duration::format(std::time::Duration::from_millis(time_ms))
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: default_connect(),
+            first_byte: default_first_byte(),
+            idle: default_idle(),
+            total: default_total(),
+        }
+    }
+}
+
+impl AccountCredential {
+    /// The Secret that holds it, unless it is in a directory.
+    pub fn secret_ref(&self) -> Option<&SecretRef> {
+        match self {
+            Self::Oauth(from) | Self::SetupToken(from) | Self::ApiKey(from) => Some(&from.secret_ref),
+            Self::Directory(_) => None,
+        }
+    }
+}
+
+impl Backend {
+    /// The accounts, in order.
+    pub fn accounts(&self) -> &[Account] {
+        let Self::Anthropic(backend) = self;
+        &backend.accounts
+    }
+}
