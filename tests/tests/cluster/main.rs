@@ -1,0 +1,3 @@
+//! What needs a real API server: schemas, and the operator at work. Pods are plain processes here.
+
+mod harness;
