@@ -1,0 +1,5 @@
+//! The Anthropic Messages API: its operations, its usage counts, its errors.
+
+pub mod error;
+pub mod surface;
+pub mod usage;

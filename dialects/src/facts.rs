@@ -1,0 +1,225 @@
+//! What a request body says about itself, found in one pass without building a tree.
+//!
+//! The pass goes to the end of the body, always: a reader that stops at the first `model` can be shown one
+//! model and charged for another. It accepts what `serde_json` accepts as an object, so that what is
+//! checked here and what the vendor executes cannot differ, and refuses every key that two readers could
+//! understand in two ways.
+
+use std::ops::Range;
+
+mod cursor;
+
+use cursor::{Cursor, Text};
+pub use cursor::{MAX_DEPTH, SyntaxError};
+
+/// Longest model id, in bytes.
+pub const MAX_MODEL_BYTES: usize = 256;
+
+/// Most output tokens that a request may ask for: a thousandfold of what any model can do (August 2026).
+pub const MAX_OUTPUT_TOKENS: u64 = 100_000_000;
+
+/// What a request says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// The model asked for.
+    pub model: &'a str,
+    /// Where in the body its text stands, between the quotes.
+    pub model_span: Range<usize>,
+    /// Whether the answer is to be a stream.
+    pub stream: bool,
+    /// Most output tokens asked for.
+    pub max_tokens: Option<u64>,
+    /// `metadata.user_id` as it is written, escapes and all: to compare, not to show. Claude Code puts its
+    /// session into it.
+    pub session: Option<&'a str>,
+}
+
+/// Why a body is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FactsError {
+    /// It is not text.
+    #[error("body is not valid UTF-8 at byte {at}; send JSON as UTF-8")]
+    NotUtf8 {
+        /// The first bad byte.
+        at: usize,
+    },
+    /// It is not JSON.
+    #[error("body is not valid JSON: {0}")]
+    Syntax(#[from] SyntaxError),
+    /// It is JSON, but no object.
+    #[error("body is not a JSON object; send an object with a `model`")]
+    NotAnObject,
+    /// A key that decides something is there twice.
+    #[error("`{key}` is given more than once; send it once")]
+    Duplicate {
+        /// The key.
+        key: &'static str,
+    },
+    /// A key of the body, or of `metadata`, is written with a backslash and could pass as another.
+    #[error("a key is written with an escape at byte {at}; write keys plainly")]
+    EscapedKey {
+        /// Where the key begins.
+        at: usize,
+    },
+    /// There is no model.
+    #[error("`model` is missing; name the model to use")]
+    NoModel,
+    /// The model is not a plain text.
+    #[error("`model` must be a text of 1 to {MAX_MODEL_BYTES} bytes without escapes or control characters")]
+    BadModel,
+    /// `stream` is neither true nor false.
+    #[error("`stream` must be true or false")]
+    BadStream,
+    /// `max_tokens` is out of range.
+    #[error("`max_tokens` must be a whole number from 0 to {MAX_OUTPUT_TOKENS}")]
+    BadMaxTokens,
+}
+
+/// Scans a whole body.
+///
+/// # Errors
+/// The first fault from the left, or what is missing at the end.
+pub fn scan(body: &[u8]) -> Result<Facts<'_>, FactsError> {
+    let text = std::str::from_utf8(body).map_err(|fault| FactsError::NotUtf8 { at: fault.valid_up_to() })?;
+    let mut cursor = Cursor::new(text);
+    cursor.skip_whitespace();
+    if !cursor.take(b'{') {
+        // Whatever it is, it must be JSON before it can be JSON of the wrong kind.
+        cursor.skip_value(0)?;
+        cursor.end()?;
+        return Err(FactsError::NotAnObject);
+    }
+    let mut found = Found::default();
+    members(&mut cursor, |cursor, key| found.read(cursor, key))?;
+    cursor.end()?;
+    found.finish(text)
+}
+
+/// Reads the members of an object whose brace has been taken, to its end.
+fn members<'a>(
+    cursor: &mut Cursor<'a>,
+    mut read: impl FnMut(&mut Cursor<'a>, &'a str) -> Result<(), FactsError>,
+) -> Result<(), FactsError> {
+    cursor.skip_whitespace();
+    if cursor.take(b'}') {
+        return Ok(());
+    }
+    loop {
+        let at = cursor.at();
+        let key = cursor.string()?;
+        if key.has_escape {
+            return Err(FactsError::EscapedKey { at });
+        }
+        cursor.skip_whitespace();
+        cursor.expect(b':')?;
+        cursor.skip_whitespace();
+        read(cursor, cursor.text(&key.span))?;
+        cursor.skip_whitespace();
+        if cursor.take(b'}') {
+            return Ok(());
+        }
+        cursor.expect(b',')?;
+        cursor.skip_whitespace();
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    model: Option<Range<usize>>,
+    stream: Option<bool>,
+    max_tokens: Option<u64>,
+    metadata: bool,
+    session: Option<Range<usize>>,
+}
+
+impl Found {
+    /// Reads one member of the body.
+    fn read(&mut self, cursor: &mut Cursor<'_>, key: &str) -> Result<(), FactsError> {
+        match key {
+            "model" => once(&mut self.model, model(cursor)?, "model"),
+            "stream" => once(&mut self.stream, stream(cursor)?, "stream"),
+            "max_tokens" => once(&mut self.max_tokens, max_tokens(cursor)?, "max_tokens"),
+            "metadata" if self.metadata => Err(FactsError::Duplicate { key: "metadata" }),
+            "metadata" => {
+                self.metadata = true;
+                self.session = session(cursor)?;
+                Ok(())
+            }
+            _ => Ok(cursor.skip_value(1)?),
+        }
+    }
+
+    fn finish(self, text: &str) -> Result<Facts<'_>, FactsError> {
+        let model_span = self.model.ok_or(FactsError::NoModel)?;
+        Ok(Facts {
+            model: text.get(model_span.clone()).unwrap_or_default(),
+            model_span,
+            stream: self.stream.unwrap_or_default(),
+            max_tokens: self.max_tokens,
+            session: self.session.and_then(|span| text.get(span)),
+        })
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T, key: &'static str) -> Result<(), FactsError> {
+    match slot.replace(value) {
+        Some(_) => Err(FactsError::Duplicate { key }),
+        None => Ok(()),
+    }
+}
+
+fn model(cursor: &mut Cursor<'_>) -> Result<Range<usize>, FactsError> {
+    let Some(Text { span, has_escape: false }) = string_or_skip(cursor)? else {
+        return Err(FactsError::BadModel);
+    };
+    let text = cursor.text(&span);
+    let good = (1..=MAX_MODEL_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
+    if good { Ok(span) } else { Err(FactsError::BadModel) }
+}
+
+fn stream(cursor: &mut Cursor<'_>) -> Result<bool, FactsError> {
+    let from = cursor.at();
+    cursor.skip_value(1)?;
+    match cursor.text(&(from..cursor.at())) {
+        "true" => Ok(true),
+        "false" | "null" => Ok(false),
+        _ => Err(FactsError::BadStream),
+    }
+}
+
+fn max_tokens(cursor: &mut Cursor<'_>) -> Result<u64, FactsError> {
+    let from = cursor.at();
+    cursor.skip_value(1)?;
+    let digits = cursor.text(&(from..cursor.at()));
+    let count: Option<u64> = digits.parse().ok();
+    count.filter(|count| *count <= MAX_OUTPUT_TOKENS).ok_or(FactsError::BadMaxTokens)
+}
+
+/// Finds `user_id` in the value of `metadata`, whatever that is.
+fn session(cursor: &mut Cursor<'_>) -> Result<Option<Range<usize>>, FactsError> {
+    if !cursor.take(b'{') {
+        cursor.skip_value(1)?;
+        return Ok(None);
+    }
+    let mut user: Option<Option<Range<usize>>> = None;
+    members(cursor, |cursor, key| match key {
+        "user_id" => {
+            let value = string_or_skip(cursor)?.map(|text| text.span);
+            once(&mut user, value, "metadata.user_id")
+        }
+        _ => Ok(cursor.skip_value(2)?),
+    })?;
+    Ok(user.flatten())
+}
+
+/// Reads a string, or skips any other value of the top level or one below.
+fn string_or_skip(cursor: &mut Cursor<'_>) -> Result<Option<Text>, FactsError> {
+    if cursor.peek() == Some(b'"') {
+        return Ok(Some(cursor.string()?));
+    }
+    cursor.skip_value(2)?;
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;
