@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
@@ -232,12 +232,12 @@ pub struct Shutdown {
 pub struct Resources {
     /// What is set aside for it, such as `cpu: 500m` and `memory: 128Mi`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities")]
+    #[schemars(schema_with = "schema::quantities")]
     pub requests: BTreeMap<String, Quantity>,
 
     /// What it may use at most.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "quantities")]
+    #[schemars(schema_with = "schema::quantities")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -316,14 +316,6 @@ fn default_drain() -> String {
 
 fn default_request_log() -> bool {
     true
-}
-
-fn quantities(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "maxProperties": 16,
-        "additionalProperties": { "x-kubernetes-int-or-string": true, "maxLength": 32, "pattern": schema::QUANTITY },
-    })
 }
 
 impl Default for Ledger {

@@ -159,13 +159,13 @@ pub struct SecretTemplate {
     /// Labels. Keys that start with `router.link-assistant.dev/`, `kubernetes.io/`, `kubectl.kubernetes.io/`
     /// or `app.kubernetes.io/managed-by` are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(schema_with = "schema::labels")]
     #[x_kube(validation = Rule::new(RESERVED_RULE).message(RESERVED_MESSAGE))]
     pub labels: BTreeMap<String, String>,
 
     /// Annotations, with the same keys refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 4096)))]
+    #[schemars(schema_with = "schema::annotations")]
     #[x_kube(validation = Rule::new(RESERVED_RULE).message(RESERVED_MESSAGE))]
     pub annotations: BTreeMap<String, String>,
 }

@@ -1,5 +1,7 @@
 //! Parts of schemas that several kinds share: patterns and limits of the strings people write.
 
+use schemars::{Schema, SchemaGenerator, json_schema};
+
 /// A Go-style duration as [`la_core::duration::parse`] reads it.
 pub(crate) const DURATION: &str = "^([0-9]+(h|m|s|ms))+$";
 
@@ -29,3 +31,33 @@ pub(crate) const IMAGE: &str = "^[-A-Za-z0-9._:@/\\[\\]]+$";
 
 /// A key of a label or an annotation.
 pub(crate) const METADATA_KEY: &str = "^([-a-z0-9.]+/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$";
+
+/// The value of a label.
+const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+
+/// At most 32 labels.
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 63, "pattern": LABEL_VALUE },
+    })
+}
+
+/// At most 32 annotations of 4096 characters.
+pub(crate) fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 4096 },
+    })
+}
+
+/// At most 16 quantities by resource name.
+pub(crate) fn quantities(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": { "x-kubernetes-int-or-string": true, "maxLength": 32, "pattern": QUANTITY },
+    })
+}

@@ -15,7 +15,7 @@ use crate::schema;
 pub struct NamespaceSelector {
     /// Labels and the values they must have. At most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), inner(length(max = 63)))]
+    #[schemars(schema_with = "schema::labels")]
     pub match_labels: BTreeMap<String, String>,
 
     /// Further demands on labels. At most 32.
