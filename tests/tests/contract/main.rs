@@ -1,0 +1,15 @@
+//! What the house promises of itself: who may depend on whom, that the chart renders, that nothing generated has
+//! drifted, that samples are valid and that files keep to the conventions. No Kubernetes, no network; Helm only.
+
+#[cfg(test)]
+mod chart;
+#[cfg(test)]
+mod checkout;
+#[cfg(test)]
+mod conventions;
+#[cfg(test)]
+mod dependencies;
+#[cfg(test)]
+mod derived;
+#[cfg(test)]
+mod samples;
