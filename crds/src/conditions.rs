@@ -189,7 +189,12 @@ mod tests {
     fn transition_time_moves_only_when_the_status_changes() {
         let mut conditions = Vec::new();
         set(&mut conditions, Wanted::new(kind::READY, false, reason::ISSUING, "first"), Some(1), at(10));
-        set(&mut conditions, Wanted::new(kind::READY, false, reason::SECRET_CONFLICT, "second"), Some(2), at(20));
+        set(
+            &mut conditions,
+            Wanted::new(kind::READY, false, reason::SECRET_CONFLICT, "second"),
+            Some(2),
+            at(20),
+        );
         let ready = find(&conditions, kind::READY).unwrap();
         assert_eq!((ready.last_transition_time.0, ready.observed_generation), (at(10), Some(2)));
         assert_eq!((ready.reason.as_str(), ready.message.as_str()), ("SecretConflict", "second"));

@@ -12,6 +12,7 @@ pub mod manifests;
 pub mod names;
 pub mod router_proxy;
 pub mod router_token;
+mod rules;
 mod schema;
 pub mod upstream_provider;
 

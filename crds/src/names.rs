@@ -39,8 +39,12 @@ pub const ANNOTATION_ADOPT: &str = "router.link-assistant.dev/adopt";
 pub const ANNOTATION_GENERATION: &str = "router.link-assistant.dev/generation";
 
 /// Keys of `secretTemplate` may not start with any of these: they are ours or the cluster's.
-pub const RESERVED_METADATA_PREFIXES: [&str; 4] =
-    ["router.link-assistant.dev/", "app.kubernetes.io/managed-by", "kubernetes.io/", "kubectl.kubernetes.io/"];
+pub const RESERVED_METADATA_PREFIXES: [&str; 4] = [
+    "router.link-assistant.dev/",
+    "app.kubernetes.io/managed-by",
+    "kubernetes.io/",
+    "kubectl.kubernetes.io/",
+];
 
 /// The Secret, in the operator's namespace, with the keys that sign tokens and admin credentials.
 pub const SIGNING_KEYS_SECRET: &str = "la-router-signing-keys";

@@ -1,5 +1,6 @@
 //! RouterToken: a scoped, capped, expiring `la_sk_` token for one agent, kept in a Secret.
 #![expect(unreachable_pub, reason = "the derived schema repeats each `pub struct` inside a function")]
+#![expect(clippy::duplicated_attributes, reason = "every printed column says its own type")]
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,11 @@ use crate::schema;
     category = "la-router",
     selectable = ".spec.proxyRef.name",
     selectable = ".spec.secretName",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
     printcolumn(name = "Proxy", type_ = "string", json_path = ".spec.proxyRef.name"),
     printcolumn(
         name = "Used",

@@ -1,5 +1,6 @@
 //! UpstreamProvider: a vendor's API and the accounts that pay for it.
 #![expect(unreachable_pub, reason = "the derived schema repeats each `pub struct` inside a function")]
+#![expect(clippy::duplicated_attributes, reason = "every printed column says its own type")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube_derive::{CustomResource, KubeSchema};
@@ -23,7 +24,11 @@ use crate::schema;
     derive = "PartialEq",
     shortname = "provider",
     category = "la-router",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
     printcolumn(
         name = "Available",
         type_ = "string",

@@ -6,11 +6,22 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use la_core::credential::Credentials;
 use la_core::snapshot::{IssuedId, Snapshot};
 use la_core::token::VerifyingKey;
 
+use crate::conditions::reason;
+use crate::router_proxy::NamespacesFrom;
+use crate::rules::Broken;
 use crate::{RouterProxy, RouterToken, UpstreamProvider};
+
+mod credentials;
+mod providers;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
 /// Everything that decides what one proxy serves.
 #[derive(Debug, Clone, Copy)]
@@ -87,8 +98,55 @@ impl std::fmt::Display for ObjectFault {
 
 /// Compiles the world of one proxy.
 pub fn compile(world: &World<'_>) -> Compiled {
-    let meta = &world.proxy.metadata;
-    let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
-    let proxy = format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default());
-    Compiled { snapshot: Snapshot::empty(&proxy), credentials: Credentials::new(), faults: Vec::new() }
+    let place = Place::of("RouterProxy", &world.proxy.metadata);
+    let mut snapshot = Snapshot::empty(&format!("{}/{}", place.namespace, place.name));
+    snapshot.keys = world.keys.to_vec();
+    snapshot.admin_keys = world.admin_keys.to_vec();
+    let mut faults = routes::faults_of_proxy(world, &place);
+    let routed = routes::compile(world, &place, &mut faults);
+    snapshot.routes = routed.routes;
+    snapshot.providers = routed.providers;
+    snapshot.tokens = tokens::compile(world, &place, &mut faults);
+    Compiled { snapshot, credentials: routed.credentials, faults }
+}
+
+/// Whether `proxy` admits RouterTokens of `namespace`, which has these labels.
+pub fn admits(proxy: &RouterProxy, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+    let allowed = &proxy.spec.tokens.allowed_namespaces;
+    match allowed.from {
+        NamespacesFrom::Same => proxy.metadata.namespace.as_deref() == Some(namespace),
+        NamespacesFrom::All => true,
+        NamespacesFrom::Selector => {
+            allowed.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+        }
+    }
+}
+
+/// Which object a fault is about.
+#[derive(Debug, Clone)]
+struct Place {
+    kind: &'static str,
+    namespace: String,
+    name: String,
+}
+
+impl Place {
+    fn of(kind: &'static str, meta: &ObjectMeta) -> Self {
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        Self { kind, namespace: text(&meta.namespace), name: text(&meta.name) }
+    }
+
+    fn fault(
+        &self,
+        field: impl Into<String>,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> ObjectFault {
+        let (kind, namespace, name) = (self.kind, self.namespace.clone(), self.name.clone());
+        ObjectFault { kind, namespace, name, field: field.into(), reason, message: message.into() }
+    }
+
+    fn broken(&self, rule: Broken) -> ObjectFault {
+        self.fault(rule.field, reason::INVALID_FIELD, rule.message)
+    }
 }

@@ -1,0 +1,122 @@
+//! From a Secret and the reference to it to a credential.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use la_core::credential::{Credential, claude};
+use la_core::secret::Secret as Hidden;
+
+use crate::conditions::reason;
+use crate::upstream_provider::{AccountCredential, SecretRef};
+
+/// Why there is no credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unresolved {
+    /// The field, from the account on: `credential.oauth.secretRef.name`.
+    pub(super) field: &'static str,
+    /// One of [`reason`].
+    pub(super) reason: &'static str,
+    /// What is wrong.
+    pub(super) message: String,
+}
+
+/// Reads the credential of an account from the Secrets of `namespace`. A directory is none of these.
+pub(super) fn resolve(
+    credential: &AccountCredential,
+    namespace: &str,
+    secrets: &BTreeMap<(String, String), Secret>,
+) -> Option<Result<Credential, Unresolved>> {
+    let (fields, from, parse): (Fields, _, Parse) = match credential {
+        AccountCredential::Oauth(from) => {
+            (OAUTH, from, |text| claude::login(text).map_err(|e| e.to_string()))
+        }
+        AccountCredential::SetupToken(from) => {
+            (SETUP_TOKEN, from, |text| claude::setup_token(text).map_err(|e| e.to_string()))
+        }
+        AccountCredential::ApiKey(from) => {
+            (API_KEY, from, |text| claude::api_key(text).map_err(|e| e.to_string()))
+        }
+        AccountCredential::Directory(_) => return None,
+    };
+    let reference = &from.secret_ref;
+    let found = secrets.get(&(namespace.to_owned(), reference.name.clone()));
+    Some(match found {
+        None => Err(Unresolved {
+            field: fields.name,
+            reason: reason::SECRET_NOT_FOUND,
+            message: format!("Secret {namespace}/{} does not exist", reference.name),
+        }),
+        Some(secret) => read(&Source { fields, reference, parse }, secret),
+    })
+}
+
+type Parse = fn(&str) -> Result<Credential, String>;
+
+/// Paths of the fields of one form of credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fields {
+    name: &'static str,
+    key: &'static str,
+}
+
+const OAUTH: Fields =
+    Fields { name: "credential.oauth.secretRef.name", key: "credential.oauth.secretRef.key" };
+const SETUP_TOKEN: Fields =
+    Fields { name: "credential.setupToken.secretRef.name", key: "credential.setupToken.secretRef.key" };
+const API_KEY: Fields =
+    Fields { name: "credential.apiKey.secretRef.name", key: "credential.apiKey.secretRef.key" };
+
+struct Source<'a> {
+    fields: Fields,
+    reference: &'a SecretRef,
+    parse: Parse,
+}
+
+fn read(source: &Source<'_>, secret: &Secret) -> Result<Credential, Unresolved> {
+    let none = BTreeMap::new();
+    let data = secret.data.as_ref().unwrap_or(&none);
+    let key = match (&source.reference.key, data.len()) {
+        (Some(key), _) => key,
+        (None, 1) => data.keys().next().ok_or_else(|| source.key_missing(data))?,
+        (None, _) if source.fields == OAUTH => return source.search(data),
+        (None, _) => return Err(source.key_missing(data)),
+    };
+    let bytes = data.get(key).ok_or_else(|| source.key_missing(data))?;
+    let text = std::str::from_utf8(&bytes.0).map_err(|_| source.malformed(key, "is not UTF-8"))?;
+    (source.parse)(text).map_err(|message| source.malformed(key, &message))
+}
+
+impl Source<'_> {
+    fn search(&self, data: &BTreeMap<String, ByteString>) -> Result<Credential, Unresolved> {
+        let read = |name: &'static str| {
+            // What is not UTF-8 is no JSON either; the search reports it under its name.
+            data.get(name).map(|bytes| Hidden::new(String::from_utf8_lossy(&bytes.0)))
+        };
+        claude::find_login(read).map(|(_, credential)| credential).map_err(|error| match error {
+            claude::SearchError::NoFile => self.key_missing(data),
+            other => Unresolved {
+                field: self.fields.name,
+                reason: reason::CREDENTIAL_MALFORMED,
+                message: format!("Secret {}: {other}", self.reference.name),
+            },
+        })
+    }
+
+    fn key_missing(&self, data: &BTreeMap<String, ByteString>) -> Unresolved {
+        let name = &self.reference.name;
+        let known: Vec<_> = data.keys().take(8).map(|key| format!("{key:?}")).collect();
+        let message = match (&self.reference.key, known.is_empty()) {
+            (_, true) => format!("Secret {name} has no keys"),
+            (Some(key), false) => format!("Secret {name} has no key {key:?}, it has {}", known.join(", ")),
+            (None, false) => format!("Secret {name} has several keys, say which: {}", known.join(", ")),
+        };
+        let field = if self.reference.key.is_some() { self.fields.key } else { self.fields.name };
+        Unresolved { field, reason: reason::SECRET_KEY_NOT_FOUND, message }
+    }
+
+    fn malformed(&self, key: &str, message: &str) -> Unresolved {
+        let message = format!("key {key:?} of Secret {} {message}", self.reference.name);
+        Unresolved { field: self.fields.name, reason: reason::CREDENTIAL_MALFORMED, message }
+    }
+}

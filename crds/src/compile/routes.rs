@@ -1,0 +1,64 @@
+//! From the routes of a RouterProxy to routes and providers of the snapshot.
+
+use std::collections::BTreeMap;
+
+use la_core::credential::Credentials;
+use la_core::snapshot::{Provider, Route};
+
+use super::{ObjectFault, Place, World, providers};
+use crate::conditions::reason;
+use crate::rules;
+
+/// Routes, and all that they lead to.
+pub(super) struct Routed {
+    pub(super) routes: Vec<Route>,
+    pub(super) providers: Vec<Provider>,
+    pub(super) credentials: Credentials,
+}
+
+/// The rules that the proxy itself breaks.
+pub(super) fn faults_of_proxy(world: &World<'_>, place: &Place) -> Vec<ObjectFault> {
+    let broken = rules::router_proxy(&place.name, &world.proxy.spec);
+    broken.into_iter().map(|broken| place.broken(broken)).collect()
+}
+
+/// Compiles the routes. Only providers that a route leads to are published; all of the namespace are checked.
+pub(super) fn compile(world: &World<'_>, place: &Place, faults: &mut Vec<ObjectFault>) -> Routed {
+    let mut known = BTreeMap::new();
+    for provider in world.providers {
+        let name = provider.metadata.name.clone().unwrap_or_default();
+        if provider.metadata.namespace.as_deref() != Some(place.namespace.as_str()) {
+            continue;
+        }
+        let resolved = providers::resolve(provider, world);
+        faults.extend(resolved.faults);
+        known.insert(name, (resolved.provider, resolved.credentials));
+    }
+    let mut routes = Vec::new();
+    let mut used = BTreeMap::new();
+    let mut credentials = Credentials::new();
+    for (at, route) in world.proxy.spec.routes.iter().enumerate() {
+        for (nth, candidate) in route.candidates.iter().take(1).enumerate() {
+            let models = route.matching.as_ref().map(|matching| matching.models.clone()).unwrap_or_default();
+            routes.push(Route { models, provider: candidate.provider.clone() });
+            if used.contains_key(&candidate.provider) && known.contains_key(&candidate.provider) {
+                continue;
+            }
+            let provider = match known.get(&candidate.provider) {
+                Some((provider, published)) => {
+                    credentials.extend(published.clone());
+                    provider.clone()
+                }
+                None => {
+                    let field = format!("spec.routes[{at}].candidates[{nth}].provider");
+                    let message =
+                        format!("UpstreamProvider {}/{} does not exist", place.namespace, candidate.provider);
+                    faults.push(place.fault(field, reason::PROVIDER_NOT_FOUND, message));
+                    providers::unusable(&candidate.provider)
+                }
+            };
+            used.insert(candidate.provider.clone(), provider);
+        }
+    }
+    Routed { routes, providers: used.into_values().collect(), credentials }
+}
