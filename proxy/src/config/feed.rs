@@ -1,0 +1,314 @@
+//! Feeds what is served: loads the source, watches it, and publishes what changed.
+//!
+//! Looks at metadata thirteen times a second on the admin thread. A source that cannot be read keeps what is
+//! served and is reported; a snapshot older than one served before is refused.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use la_core::snapshot::{Backend, CredentialSource, Snapshot};
+use tokio::sync::watch;
+
+use super::fingerprint::Fingerprint;
+use super::generation::Highest;
+use super::live::{Live, LiveCell};
+use super::{FromManifest, Generations, LoadError, Loaded, Source};
+use crate::credentials;
+use crate::ledger::Ledger;
+use crate::observe::metrics::Metrics;
+
+const LOOK_EVERY: Duration = Duration::from_millis(75);
+
+/// How often a source that could not be read is tried again without a change, in looks.
+const RETRY_AFTER_LOOKS: u32 = 14;
+
+/// How often the ledger is told who still has a token, in seconds.
+const RETAIN_EVERY_SECONDS: i64 = 3_600;
+
+/// Loads and watches one source.
+pub struct Feed {
+    source: Source,
+    highest: Option<Highest>,
+    cell: Arc<LiveCell>,
+    listeners: Listeners,
+    retained_at: i64,
+    state: Arc<FeedState>,
+    /// What is served, without credentials, to build it anew when a login changes.
+    served: Option<Loaded>,
+    seen: Seen,
+    failed_looks: Option<u32>,
+    /// A change that was seen once and is taken when the next look still finds it.
+    unsettled: Option<u64>,
+}
+
+/// Who is told of every new snapshot.
+pub struct Listeners {
+    pub ledger: Arc<Ledger>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What others see of the feed.
+#[derive(Debug, Default)]
+pub struct FeedState {
+    inner: Mutex<Told>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Told {
+    loaded: bool,
+    faults: Vec<String>,
+    problem: Vec<String>,
+    manifest: FromManifest,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+struct Seen {
+    source: u64,
+    logins: u64,
+}
+
+impl FeedState {
+    /// Whether anything was ever served.
+    pub fn is_loaded(&self) -> bool {
+        self.read().loaded
+    }
+
+    /// Objects left out, and why the newest version of the source is not served, one sentence each.
+    pub fn faults(&self) -> Vec<String> {
+        let told = self.read();
+        told.problem.into_iter().chain(told.faults).collect()
+    }
+
+    /// What a RouterProxy says of this process.
+    pub fn from_manifest(&self) -> FromManifest {
+        self.read().manifest
+    }
+
+    fn read(&self) -> Told {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn tell(&self, told: Told) {
+        *self.inner.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+}
+
+impl Feed {
+    /// A feed that serves nothing yet. `highest` is for sources that bring generations of their own.
+    pub fn new(source: Source, highest: Option<Highest>, listeners: Listeners) -> Self {
+        let nothing = Live::build(Snapshot::empty("-/-"), &Default::default(), &|_| Err(String::new()));
+        Self {
+            source,
+            highest,
+            cell: LiveCell::new(nothing),
+            listeners,
+            retained_at: 0,
+            state: Arc::new(FeedState::default()),
+            served: None,
+            seen: Seen::default(),
+            failed_looks: None,
+            unsettled: None,
+        }
+    }
+
+    pub fn cell(&self) -> Arc<LiveCell> {
+        self.cell.clone()
+    }
+
+    pub fn state(&self) -> Arc<FeedState> {
+        self.state.clone()
+    }
+
+    /// The source, for what only it can do.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Loads for the first time, at `now` (Unix seconds).
+    ///
+    /// # Errors
+    /// Every fault of the source; the feed can go on and look again.
+    pub fn load(&mut self, now: i64) -> Result<(), LoadError> {
+        self.seen.source = self.source.fingerprint();
+        let loaded = self.source.load(now).and_then(|loaded| self.take(loaded));
+        match loaded {
+            Ok(()) => {
+                self.failed_looks = None;
+                Ok(())
+            }
+            Err(error) => {
+                self.failed_looks = Some(0);
+                let told = Told { problem: error.0.clone(), ..self.state.read() };
+                self.state.tell(told);
+                Err(error)
+            }
+        }
+    }
+
+    /// Watches the source for the rest of the process.
+    pub async fn run(mut self, now: fn() -> i64) {
+        let mut changes = self.source.changes();
+        loop {
+            wait(&mut changes).await;
+            self.look(now());
+        }
+    }
+
+    /// Looks once, and loads what changed.
+    fn look(&mut self, now: i64) {
+        let found = Seen { source: self.source.fingerprint(), logins: self.logins() };
+        let retry = self.failed_looks.is_some_and(|looks| looks >= RETRY_AFTER_LOOKS);
+        self.failed_looks = self.failed_looks.map(|looks| looks.saturating_add(1));
+        let changed = found.source != self.seen.source;
+        if changed && self.source.is_written_in_steps() && self.unsettled.replace(found.source) != Some(found.source) {
+            return;
+        }
+        if changed || retry || self.source.is_due(now) {
+            let before = self.state.faults();
+            if self.load(now).is_err() || self.state.faults() != before {
+                for fault in self.state.faults() {
+                    tracing::warn!("configuration: {fault}");
+                }
+            }
+        } else if found.logins != self.seen.logins {
+            tracing::info!("a Claude login has changed and is read again");
+            if let Some(served) = &self.served {
+                self.cell.publish(build(served));
+            }
+            self.seen.logins = found.logins;
+        }
+        self.retain(now);
+    }
+
+    fn take(&mut self, mut loaded: Loaded) -> Result<(), LoadError> {
+        match (loaded.generations, &mut self.highest) {
+            (Generations::Theirs, Some(highest)) => {
+                highest.accept(loaded.snapshot.order()).map_err(|e| LoadError(vec![e.to_string()]))?;
+            }
+            (Generations::Theirs, None) => {}
+            (Generations::Ours, _) => {
+                let before = self.served.as_ref().map(|served| &served.snapshot);
+                let same = before.is_some_and(|before| before.serves_same_as(&loaded.snapshot));
+                let last = before.map_or(0, |before| before.generation);
+                loaded.snapshot.generation = if same { last } else { last.saturating_add(1) };
+            }
+        }
+        let unchanged = self.served.as_ref().is_some_and(|served| {
+            served.snapshot == loaded.snapshot && served.credentials == loaded.credentials
+        });
+        if !unchanged {
+            self.cell.publish(build(&loaded));
+            let (epoch, generation) = loaded.snapshot.order();
+            let (tokens, providers) = (loaded.snapshot.tokens.len(), loaded.snapshot.providers.len());
+            tracing::info!(
+                snapshot.epoch = epoch,
+                snapshot.generation = generation,
+                "serving {tokens} tokens over {providers} providers"
+            );
+        }
+        let faults: Vec<String> = loaded.faults.iter().chain(self.cell.load().faults()).cloned().collect();
+        self.listeners.metrics.snapshot_loaded(loaded.snapshot.generation, faults.len());
+        let told = Told { loaded: true, faults, problem: Vec::new(), manifest: loaded.told };
+        self.state.tell(told);
+        self.served = Some(loaded);
+        self.seen.logins = self.logins();
+        self.retained_at = 0;
+        Ok(())
+    }
+
+    /// Lets the ledger forget whom nothing has named for long.
+    fn retain(&mut self, now: i64) {
+        if now.saturating_sub(self.retained_at) < RETAIN_EVERY_SECONDS {
+            return;
+        }
+        if let Some(served) = &self.served {
+            self.retained_at = now;
+            let subjects = served.snapshot.subjects().into_iter().cloned().collect();
+            self.listeners.ledger.retain(&subjects, now);
+        }
+    }
+
+    /// The state of every login that is read from a folder.
+    fn logins(&self) -> u64 {
+        let mut print = Fingerprint::default();
+        for path in self.served.iter().flat_map(|served| login_paths(&served.snapshot)) {
+            for file in credentials::candidates(Path::new(path)) {
+                print.add(&file);
+            }
+        }
+        print.value()
+    }
+}
+
+/// The folders of Claude logins that a snapshot names.
+pub fn login_paths(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    snapshot.providers.iter().flat_map(|provider| {
+        let Backend::Anthropic { accounts, .. } = &provider.backend;
+        accounts.iter().filter_map(|account| match &account.credential {
+            CredentialSource::Directory { path } => Some(path.as_str()),
+            CredentialSource::Published => None,
+        })
+    })
+}
+
+fn build(loaded: &Loaded) -> Live {
+    let read = |path: &str| credentials::read_home(Path::new(path)).map_err(|e| e.to_string());
+    Live::build(loaded.snapshot.clone(), &loaded.credentials, &read)
+}
+
+async fn wait(changes: &mut Option<watch::Receiver<u64>>) {
+    match changes {
+        // A store that is gone will not change again; the timeout still paces the looks.
+        Some(changes) => {
+            let changed = async {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
+        }
+        None => tokio::time::sleep(LOOK_EVERY).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::snapshot_dir::SnapshotDir;
+    use super::*;
+    use crate::data_dir::DataDir;
+
+    fn listeners() -> Listeners {
+        Listeners { ledger: Ledger::memory(), metrics: Arc::new(Metrics::new()) }
+    }
+
+    fn put(folder: &Path, generation: u64) {
+        let snapshot = Snapshot { generation, ..Snapshot::empty("platform/gateway") };
+        std::fs::write(folder.join("snapshot.json"), serde_json::to_vec(&snapshot).unwrap()).unwrap();
+        std::fs::write(folder.join("credentials.json"), "{}").unwrap();
+    }
+
+    #[test]
+    fn newer_snapshot_is_served_and_older_or_unreadable_one_is_reported() {
+        let (folder, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data_dir = DataDir::open(data.path()).unwrap();
+        let source = Source::SnapshotDir(SnapshotDir::new(folder.path().to_owned()));
+        let mut feed = Feed::new(source, Highest::open(&data_dir).ok(), listeners());
+        assert!(feed.load(0).is_err());
+        assert!(!feed.state().is_loaded());
+        put(folder.path(), 5);
+        feed.look(0);
+        assert_eq!(feed.cell().load().snapshot().generation, 5);
+        put(folder.path(), 4);
+        feed.look(0);
+        assert_eq!(feed.cell().load().snapshot().generation, 5);
+        assert!(feed.state().faults()[0].contains("4 of epoch 0 is older than 5"), "{:?}", feed.state().faults());
+        std::fs::write(folder.path().join("snapshot.json"), "{").unwrap();
+        feed.look(0);
+        assert!(feed.state().faults()[0].contains("is not readable"), "{:?}", feed.state().faults());
+        put(folder.path(), 6);
+        feed.look(0);
+        assert_eq!(feed.cell().load().snapshot().generation, 6);
+        assert_eq!(feed.state().faults(), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,89 @@
+//! One provider told by flags and environment, and the tokens that were issued here.
+
+use std::sync::Arc;
+
+use la_core::credential::{Credential, Credentials};
+use la_core::snapshot::{
+    Account, Backend, CredentialSource, Limits, Provider, Route, Snapshot, Timeouts, TokenRecord, credential_key,
+};
+use tokio::sync::watch;
+
+use super::{FromManifest, Generations, LoadError, Loaded};
+use crate::settings::UpstreamSettings;
+use crate::tokens::{LOCAL_PROXY, Origin, TokenStore};
+
+const PROVIDER: &str = "anthropic";
+const KEY_ACCOUNT: &str = "api-key";
+
+/// The provider and the tokens.
+pub struct Flags {
+    upstream: UpstreamSettings,
+    tokens: Arc<TokenStore>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Flags {
+    pub fn new(upstream: UpstreamSettings, tokens: Arc<TokenStore>) -> Self {
+        let changes = tokens.subscribe();
+        Self { upstream, tokens, changes }
+    }
+
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    pub fn fingerprint(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
+    /// What flags and store say now.
+    ///
+    /// # Errors
+    /// When nothing of it can be served.
+    pub fn load(&self) -> Result<Loaded, LoadError> {
+        let mut faults = Vec::new();
+        let mut snapshot = Snapshot::empty(LOCAL_PROXY);
+        snapshot.keys = self.tokens.verifying().to_vec();
+        snapshot.tokens = token_records(&self.tokens, &mut faults);
+        snapshot.providers = vec![self.provider()];
+        snapshot.routes = vec![Route { models: Vec::new(), provider: PROVIDER.to_owned() }];
+        let (snapshot, left_out) = snapshot.checked().map_err(|fault| LoadError(vec![fault.to_string()]))?;
+        faults.extend(left_out.iter().map(ToString::to_string));
+        Ok(Loaded { snapshot, credentials: self.credentials(), faults, generations: Generations::Ours, told: FromManifest::default() })
+    }
+
+    fn provider(&self) -> Provider {
+        let login = |login: &crate::settings::LoginDirectory| Account {
+            name: login.account.clone(),
+            credential: CredentialSource::Directory { path: login.path.to_string_lossy().into_owned() },
+        };
+        let key = || Account { name: KEY_ACCOUNT.to_owned(), credential: CredentialSource::Published };
+        let accounts = self.upstream.logins.iter().map(login).chain(self.upstream.api_key.iter().map(|_| key()));
+        let backend =
+            Backend::Anthropic { base_url: self.upstream.base_url.clone(), accounts: accounts.collect() };
+        Provider { name: PROVIDER.to_owned(), backend, timeouts: Timeouts::default() }
+    }
+
+    fn credentials(&self) -> Credentials {
+        let key = self.upstream.api_key.iter().map(|key| Credential::ApiKey { key: key.clone() });
+        key.map(|credential| (credential_key(PROVIDER, KEY_ACCOUNT), credential)).collect()
+    }
+}
+
+/// The tokens that were issued on the command line or over the admin API, as a snapshot has them.
+pub(super) fn token_records(tokens: &TokenStore, faults: &mut Vec<String>) -> Vec<TokenRecord> {
+    let mut found = Vec::new();
+    for record in tokens.records().into_iter().filter(|record| record.origin == Origin::Issued) {
+        match record.subject() {
+            Ok(subject) => found.push(TokenRecord {
+                subject,
+                label: record.label.clone(),
+                ids: vec![record.issued_id()],
+                suspended: false,
+                limits: Limits { max_requests: record.max_requests },
+            }),
+            Err(error) => faults.push(format!("token {}: name {error}", record.id)),
+        }
+    }
+    found
+}

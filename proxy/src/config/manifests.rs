@@ -1,0 +1,185 @@
+//! The manifests in a folder, compiled by the very code that the operator uses, with their tokens minted
+//! here.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use la_core::duration;
+use la_crds::compile::{Compiled, MintedToken, Mode, World, compile};
+use la_crds::manifests::Manifests;
+use la_crds::{RouterProxy, RouterToken};
+use tokio::sync::watch;
+
+use super::fingerprint::Fingerprint;
+use super::flags::token_records;
+use super::{FromManifest, Generations, LoadError, Loaded};
+use crate::tokens::{Minter, TokenStore, Wanted};
+
+/// Most bytes of one manifest.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// The folder, and what is minted for it.
+pub struct ManifestFolder {
+    dir: PathBuf,
+    tokens: Arc<TokenStore>,
+    minter: Minter,
+    changes: watch::Receiver<u64>,
+    /// When a renewal is due, in Unix seconds.
+    due: Option<i64>,
+    served_before: bool,
+}
+
+impl ManifestFolder {
+    pub fn new(dir: PathBuf, tokens: Arc<TokenStore>, minter: Minter) -> Self {
+        let changes = tokens.subscribe();
+        Self { dir, tokens, minter, changes, due: None, served_before: false }
+    }
+
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    pub fn fingerprint(&self) -> u64 {
+        let mut print = Fingerprint::default();
+        print.add_folder(&self.dir);
+        print.value() ^ self.changes.borrow().rotate_left(32)
+    }
+
+    pub fn is_due(&self, now: i64) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Reads and compiles the folder, and mints what it asks for at `now` (Unix seconds).
+    ///
+    /// At the first time every fault is an error, so that a person corrects all of them at once. Later a
+    /// faulty object is left out and reported.
+    ///
+    /// # Errors
+    /// Every fault of the folder.
+    pub fn load(&mut self, now: i64) -> Result<Loaded, LoadError> {
+        let files = read_files(&self.dir)?;
+        let (manifests, mut faults) = match la_crds::manifests::read(&files) {
+            Ok(manifests) => (manifests, Vec::new()),
+            Err(faults) => return Err(LoadError(faults.iter().map(ToString::to_string).collect())),
+        };
+        let proxy = the_proxy(&manifests).map_err(|message| LoadError(vec![message]))?;
+        self.tokens.serve_as(&qualified(proxy)).map_err(|e| LoadError(vec![e.to_string()]))?;
+        let first = self.compile(&manifests, proxy);
+        if !self.served_before && !first.faults.is_empty() {
+            return Err(LoadError(first.faults.iter().map(ToString::to_string).collect()));
+        }
+        faults.extend(self.mint(&manifests, proxy, &first, now));
+        let mut compiled = self.compile(&manifests, proxy);
+        faults.extend(compiled.faults.iter().map(ToString::to_string));
+        compiled.snapshot.tokens.extend(token_records(&self.tokens, &mut faults));
+        self.served_before = true;
+        let told = from_manifest(proxy);
+        let (snapshot, credentials) = (compiled.snapshot, compiled.credentials);
+        Ok(Loaded { snapshot, credentials, faults, generations: Generations::Ours, told })
+    }
+
+    fn compile(&self, manifests: &Manifests, proxy: &RouterProxy) -> Compiled {
+        let tokens: Vec<MintedToken<'_>> = tokens_of(manifests, proxy)
+            .map(|token| {
+                let (namespace, name) = place(token);
+                MintedToken { token, ids: self.minter.ids(&namespace, &name) }
+            })
+            .collect();
+        compile(&World {
+            proxy,
+            providers: &manifests.providers,
+            tokens: &tokens,
+            namespaces: &manifests.namespaces,
+            secrets: &manifests.secrets,
+            keys: self.tokens.verifying(),
+            admin_keys: &[],
+            mode: Mode::Manifests,
+        })
+    }
+
+    /// Mints for every token that is served, and revokes those that are gone.
+    fn mint(&mut self, manifests: &Manifests, proxy: &RouterProxy, first: &Compiled, now: i64) -> Vec<String> {
+        let faulty: BTreeSet<(String, String)> = first
+            .faults
+            .iter()
+            .filter(|fault| fault.kind == "RouterToken")
+            .map(|fault| (fault.namespace.clone(), fault.name.clone()))
+            .collect();
+        let present: BTreeSet<_> = manifests.tokens.iter().map(place).collect();
+        let mut failed = self.minter.revoke_gone(&present, now);
+        let mut wanted = Vec::new();
+        for token in tokens_of(manifests, proxy).filter(|token| !faulty.contains(&place(token))) {
+            match Wanted::of(token) {
+                Ok(token) => wanted.push(token),
+                Err(error) => {
+                    let (namespace, name) = place(token);
+                    failed.push(format!("RouterToken {namespace}/{name}: {error}"));
+                }
+            }
+        }
+        failed.extend(self.minter.mint(&wanted, now));
+        self.due = self.minter.next_due(&wanted, now);
+        failed
+    }
+}
+
+fn tokens_of<'a>(manifests: &'a Manifests, proxy: &'a RouterProxy) -> impl Iterator<Item = &'a RouterToken> {
+    let namespace = proxy.metadata.namespace.as_deref().unwrap_or_default();
+    let name = proxy.metadata.name.as_deref().unwrap_or_default();
+    manifests
+        .tokens
+        .iter()
+        .filter(move |token| token.proxy_namespace() == namespace && token.spec.proxy_ref.name == name)
+}
+
+fn place(token: &RouterToken) -> (String, String) {
+    let meta = &token.metadata;
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+fn qualified(proxy: &RouterProxy) -> String {
+    let meta = &proxy.metadata;
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+fn the_proxy(manifests: &Manifests) -> Result<&RouterProxy, String> {
+    match manifests.proxies.as_slice() {
+        [proxy] => Ok(proxy),
+        [] => Err("manifests: there is no RouterProxy in the folder; la-router serves exactly one".to_owned()),
+        several => {
+            let names: Vec<_> = several.iter().map(qualified).collect();
+            Err(format!("manifests: la-router serves exactly one RouterProxy, the folder has {}", names.join(", ")))
+        }
+    }
+}
+
+fn from_manifest(proxy: &RouterProxy) -> FromManifest {
+    let drain: Option<Duration> = duration::parse(&proxy.spec.shutdown.drain).ok();
+    FromManifest { drain, request_log: Some(proxy.spec.observability.request_log) }
+}
+
+/// Every manifest in the folder, in the order of their names.
+fn read_files(dir: &Path) -> Result<Vec<(String, String)>, LoadError> {
+    let unreadable = |path: &Path, error: &dyn std::fmt::Display| {
+        LoadError(vec![format!("{}: cannot be read: {error}", path.display())])
+    };
+    let mut names: Vec<String> = std::fs::read_dir(dir)
+        .map_err(|error| unreadable(dir, &error))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml")))
+        .collect();
+    names.sort();
+    let mut files = Vec::new();
+    for name in names {
+        let path = dir.join(&name);
+        let size = std::fs::metadata(&path).map_err(|error| unreadable(&path, &error))?.len();
+        if size > MAX_FILE_BYTES {
+            return Err(unreadable(&path, &format!("has {size} bytes, more than {MAX_FILE_BYTES}")));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        files.push((name, text));
+    }
+    Ok(files)
+}

@@ -1,0 +1,123 @@
+//! The one provider of a router that is configured by flags: its address and its accounts, in order.
+
+use std::path::PathBuf;
+
+use la_core::secret::Secret;
+
+use super::args::UpstreamArgs;
+use super::{Judge, Lookup};
+
+const BASE_URL_DEFAULT: &str = "https://api.anthropic.com";
+
+/// Where requests go and what pays for them.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// Without a slash at its end.
+    pub base_url: String,
+    /// Claude logins, tried in this order, before the key.
+    pub logins: Vec<LoginDirectory>,
+    pub api_key: Option<Secret>,
+}
+
+/// A folder of a Claude login.
+#[derive(Debug, Clone)]
+pub struct LoginDirectory {
+    /// The account's name, as link-assistant/router gave it: `primary`, `account-1`, …
+    pub account: String,
+    pub path: PathBuf,
+}
+
+impl UpstreamSettings {
+    pub(super) fn read(args: &UpstreamArgs, lookup: &Lookup, judge: &mut Judge) -> Self {
+        let provider = lookup.find(("--upstream-provider", args.upstream_provider.as_deref()), "UPSTREAM_PROVIDER");
+        judge.parse(provider, "a provider of this version, which has `anthropic` only", |text| {
+            (text == "anthropic").then_some(())
+        });
+        let base_url = lookup.find(("--upstream-base-url", args.upstream_base_url.as_deref()), "UPSTREAM_BASE_URL");
+        let base_url = judge
+            .parse(base_url, "http(s)://HOST[:PORT][/PREFIX]", is_base_url)
+            .unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
+        let api_key = lookup.named("ANTHROPIC_API_KEY").map(|found| Secret::new(found.text));
+        let logins = logins(args, lookup, api_key.is_none(), judge);
+        Self { base_url, logins, api_key }
+    }
+}
+
+/// A flag that means nothing beside `source` is a fault; an environment name may be there for others.
+pub(super) fn refuse_beside(source: &str, args: &UpstreamArgs, lookup: &Lookup, judge: &mut Judge) {
+    let names = [
+        ("--upstream-provider", &args.upstream_provider, "UPSTREAM_PROVIDER"),
+        ("--upstream-base-url", &args.upstream_base_url, "UPSTREAM_BASE_URL"),
+        ("--claude-code-home", &args.claude_code_home, "CLAUDE_CODE_HOME"),
+        ("--additional-account-dirs", &args.additional_account_dirs, "ADDITIONAL_ACCOUNT_DIRS"),
+    ];
+    for (flag, given, name) in names {
+        if given.is_some() {
+            judge.faults.push(format!("{flag}: cannot be used with {source}, which names the providers"));
+        } else if let Some(found) = lookup.named(name) {
+            judge.warnings.push(format!("{} is not used with {source}, which names the providers", found.place));
+        }
+    }
+}
+
+fn logins(args: &UpstreamArgs, lookup: &Lookup, by_default: bool, judge: &mut Judge) -> Vec<LoginDirectory> {
+    let home = lookup.find(("--claude-code-home", args.claude_code_home.as_deref()), "CLAUDE_CODE_HOME");
+    let mut paths: Vec<PathBuf> = home.map(|found| PathBuf::from(found.text)).into_iter().collect();
+    if paths.is_empty() && by_default {
+        match lookup.named("HOME") {
+            Some(home) => paths.push(PathBuf::from(home.text).join(".claude")),
+            None => judge.faults.push("CLAUDE_CODE_HOME: must be given, because HOME is not set".to_owned()),
+        }
+    }
+    let primary = paths.len();
+    let flag = ("--additional-account-dirs", args.additional_account_dirs.as_deref());
+    if let Some(found) = lookup.find(flag, "ADDITIONAL_ACCOUNT_DIRS") {
+        let dirs = found.text.split(',').map(str::trim).filter(|dir| !dir.is_empty());
+        paths.extend(dirs.map(PathBuf::from));
+    }
+    let name = |at: usize| if at < primary { "primary".to_owned() } else { format!("account-{}", at + 1 - primary) };
+    paths.into_iter().enumerate().map(|(at, path)| LoginDirectory { account: name(at), path }).collect()
+}
+
+fn is_base_url(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/');
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+    let good = !rest.is_empty() && !rest.contains(['@', '?', '#', ' ']) && !rest.starts_with('/');
+    good.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(environment: &[(&str, &str)]) -> (UpstreamSettings, Vec<String>) {
+        let mut judge = Judge::default();
+        let settings = UpstreamSettings::read(&UpstreamArgs::default(), &Lookup::of(environment), &mut judge);
+        (settings, judge.faults)
+    }
+
+    #[test]
+    fn logins_come_in_the_order_they_are_named() {
+        let (settings, faults) =
+            read(&[("CLAUDE_CODE_HOME", "/a"), ("ADDITIONAL_ACCOUNT_DIRS", "/b, /c,"), ("ANTHROPIC_API_KEY", "k")]);
+        assert!(faults.is_empty(), "{faults:?}");
+        let shown: Vec<_> = settings.logins.iter().map(|l| format!("{}={}", l.account, l.path.display())).collect();
+        assert_eq!(shown, ["primary=/a", "account-1=/b", "account-2=/c"]);
+    }
+
+    #[test]
+    fn api_key_alone_needs_no_login() {
+        let (settings, faults) = read(&[("ANTHROPIC_API_KEY", "k"), ("HOME", "/h")]);
+        assert!(faults.is_empty() && settings.logins.is_empty());
+    }
+
+    #[test]
+    fn base_url_loses_its_last_slash_and_must_be_http() {
+        let (settings, _) = read(&[("HOME", "/h"), ("UPSTREAM_BASE_URL", "http://127.0.0.1:1/prefix/")]);
+        assert_eq!(settings.base_url, "http://127.0.0.1:1/prefix");
+        for bad in ["ftp://x", "https://", "https://user@host", "host:80", "https://h?x"] {
+            let (_, faults) = read(&[("HOME", "/h"), ("UPSTREAM_BASE_URL", bad)]);
+            assert_eq!(faults.len(), 1, "{bad}");
+        }
+    }
+}

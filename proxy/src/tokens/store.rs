@@ -1,0 +1,302 @@
+//! The records of all tokens, in one file that changes whole.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use la_core::id::{IdError, TokenId};
+use la_core::secret::Secret;
+use la_core::token::{KeyError, VerifyingKey};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::key::random;
+use super::{KeyFileError, LOCAL_PROXY, Origin, Record, Signing};
+use crate::data_dir::{DataDir, read_optional, write_whole};
+
+const STORE_FILE: &str = "tokens.json";
+const STORE_VERSION: u32 = 1;
+
+/// How long after its end a record is kept, so that its owner can still see what it was.
+const REMEMBER_SECONDS: i64 = 30 * 86_400;
+
+/// Most records kept; the file is rewritten whole on every change.
+const MAX_RECORDS: usize = 100_000;
+
+/// The records, and the key that turns one into a text.
+#[derive(Debug)]
+pub struct TokenStore {
+    path: PathBuf,
+    signing: Signing,
+    book: Mutex<Book>,
+    changes: watch::Sender<u64>,
+}
+
+/// What a new token is to be.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Namespace and name of its RouterToken; without them it gets one of its own.
+    pub place: Option<(String, String)>,
+    pub label: String,
+    pub lifetime_seconds: i64,
+    pub max_requests: Option<u64>,
+    pub origin: Origin,
+}
+
+/// Why the store cannot do what it was asked for. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("token store {path} cannot be {what}: {error}")]
+    Io { path: PathBuf, what: &'static str, error: io::Error },
+    #[error("token store {path} is damaged: {reason}; restore it, or move it away, which ends every token issued so far")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("token store is full with {MAX_RECORDS} records")]
+    Full,
+    #[error("there is no token {0}")]
+    Unknown(String),
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error("name of the token {0}")]
+    Name(#[from] IdError),
+    #[error(transparent)]
+    Sign(#[from] KeyError),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Book {
+    version: u32,
+    /// `namespace/name` of the proxy that new tokens are for.
+    proxy: String,
+    tokens: Vec<Record>,
+}
+
+impl TokenStore {
+    /// Opens the store of a data folder. A missing file is an empty store.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be used; it is then left as it is.
+    pub fn open(data_dir: &DataDir, signing: Signing) -> Result<Self, StoreError> {
+        let path = data_dir.file(STORE_FILE);
+        let bytes = read_optional(&path).map_err(|error| StoreError::Io { path: path.clone(), what: "read", error })?;
+        let book = match bytes {
+            None => Book { version: STORE_VERSION, proxy: LOCAL_PROXY.to_owned(), tokens: Vec::new() },
+            Some(bytes) => {
+                read_book(&bytes).map_err(|reason| StoreError::Damaged { path: path.clone(), reason })?
+            }
+        };
+        Ok(Self { path, signing, book: Mutex::new(book), changes: watch::Sender::new(0) })
+    }
+
+    /// Every key whose tokens are believed.
+    pub fn verifying(&self) -> &[VerifyingKey] {
+        self.signing.verifying()
+    }
+
+    /// Sees a new number after every change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Issues new tokens for the proxy `namespace/name` from now on. Older ones keep theirs.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn serve_as(&self, proxy: &str) -> Result<(), StoreError> {
+        if self.lock().proxy == proxy {
+            return Ok(());
+        }
+        self.change(|book| {
+            book.proxy = proxy.to_owned();
+            Ok(())
+        })
+    }
+
+    /// Records of the proxy that is served, in the order of their issue.
+    pub fn records(&self) -> Vec<Record> {
+        let book = self.lock();
+        book.tokens.iter().filter(|record| record.proxy == book.proxy).cloned().collect()
+    }
+
+    /// Records that were issued for another proxy and are not served.
+    pub fn foreign(&self) -> usize {
+        let book = self.lock();
+        book.tokens.iter().filter(|record| record.proxy != book.proxy).count()
+    }
+
+    /// The record called `id`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn record(&self, id: &str) -> Result<Record, StoreError> {
+        let found = self.records().into_iter().find(|record| record.id.as_str() == id);
+        found.ok_or_else(|| StoreError::Unknown(id.to_owned()))
+    }
+
+    /// The text of a record.
+    ///
+    /// # Errors
+    /// When a name in it is not printable ASCII.
+    pub fn text(&self, record: &Record) -> Result<Secret, StoreError> {
+        Ok(self.signing.mint(&record.claims()?)?)
+    }
+
+    /// Issues a token at `now` (Unix seconds).
+    ///
+    /// # Errors
+    /// When the store is full or cannot be written.
+    pub fn issue(&self, new: NewToken, now: i64) -> Result<Record, StoreError> {
+        let id = TokenId::from_random(random()?);
+        self.change(|book| {
+            book.tokens.retain(|record| now < record.expires_at.saturating_add(REMEMBER_SECONDS));
+            if book.tokens.len() >= MAX_RECORDS {
+                return Err(StoreError::Full);
+            }
+            let local = || (book.proxy.split('/').next().unwrap_or_default().to_owned(), id.to_string());
+            let (namespace, name) = new.place.clone().unwrap_or_else(local);
+            let record = Record {
+                id: id.clone(),
+                proxy: book.proxy.clone(),
+                namespace,
+                name,
+                label: new.label.clone(),
+                issued_at: now,
+                expires_at: now.saturating_add(new.lifetime_seconds),
+                revoked_at: None,
+                max_requests: new.max_requests,
+                origin: new.origin,
+            };
+            record.subject()?;
+            book.tokens.push(record.clone());
+            Ok(record)
+        })
+    }
+
+    /// Refuses a token from `now` on. Again is no error.
+    ///
+    /// # Errors
+    /// When there is none, or the file cannot be written.
+    pub fn revoke(&self, id: &str, now: i64) -> Result<Record, StoreError> {
+        self.edit(id, |record| record.revoked_at = record.revoked_at.or(Some(now)))
+    }
+
+    /// Lets a token end at `now`, unless it has ended before.
+    ///
+    /// # Errors
+    /// When there is none, or the file cannot be written.
+    pub fn expire(&self, id: &str, now: i64) -> Result<Record, StoreError> {
+        self.edit(id, |record| record.expires_at = record.expires_at.min(now))
+    }
+
+    fn edit(&self, id: &str, edit: impl Fn(&mut Record)) -> Result<Record, StoreError> {
+        self.change(|book| {
+            let proxy = book.proxy.clone();
+            let found = book.tokens.iter_mut().find(|record| record.id.as_str() == id && record.proxy == proxy);
+            let record = found.ok_or_else(|| StoreError::Unknown(id.to_owned()))?;
+            edit(record);
+            Ok(record.clone())
+        })
+    }
+
+    /// Changes a copy, writes it, and only then believes it.
+    fn change<T>(&self, change: impl FnOnce(&mut Book) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut book = self.lock();
+        let mut next = book.clone();
+        let result = change(&mut next)?;
+        let io = |error| StoreError::Io { path: self.path.clone(), what: "written", error };
+        let text = serde_json::to_vec_pretty(&next).map_err(|e| io(io::Error::other(e)))?;
+        write_whole(&self.path, &text).map_err(io)?;
+        *book = next;
+        drop(book);
+        self.changes.send_modify(|number| *number = number.wrapping_add(1));
+        Ok(result)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_book(bytes: &[u8]) -> Result<Book, String> {
+    let book: Book = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    if book.version == STORE_VERSION {
+        Ok(book)
+    } else {
+        Err(format!("its version is {}, this la-router reads {STORE_VERSION} only", book.version))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_790_000_000;
+
+    fn new(label: &str) -> NewToken {
+        NewToken {
+            place: None,
+            label: label.to_owned(),
+            lifetime_seconds: 3_600,
+            max_requests: Some(2),
+            origin: Origin::Issued,
+        }
+    }
+
+    fn open(folder: &std::path::Path) -> (DataDir, TokenStore) {
+        let data_dir = DataDir::open(folder).unwrap();
+        let signing = Signing::open(&data_dir, None).unwrap();
+        let store = TokenStore::open(&data_dir, signing).unwrap();
+        (data_dir, store)
+    }
+
+    #[test]
+    fn text_of_a_token_follows_from_key_and_record_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (held, store) = open(folder.path());
+        let record = store.issue(new("a"), NOW).unwrap();
+        let text = store.text(&record).unwrap();
+        let audience = la_core::snapshot::audience_of(LOCAL_PROXY);
+        let parsed = la_core::token::parse(text.expose()).unwrap();
+        assert!(parsed.verify(store.verifying(), &audience, NOW).is_ok());
+        drop((held, store));
+        let (_held, store) = open(folder.path());
+        assert_eq!(store.text(&store.record(record.id.as_str()).unwrap()).unwrap(), text);
+        let file = std::fs::read_to_string(folder.path().join(STORE_FILE)).unwrap();
+        assert!(!file.contains("la_sk_"), "a token's text was stored");
+    }
+
+    #[test]
+    fn revoked_and_expired_tokens_stay_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_held, store) = open(folder.path());
+        let (a, b) = (store.issue(new("a"), NOW).unwrap(), store.issue(new("b"), NOW).unwrap());
+        store.revoke(a.id.as_str(), NOW + 1).unwrap();
+        assert_eq!(store.revoke(a.id.as_str(), NOW + 9).unwrap().revoked_at, Some(NOW + 1));
+        assert_eq!(store.expire(b.id.as_str(), NOW).unwrap().expires_at, NOW);
+        let ids: Vec<_> = store.records().iter().map(Record::issued_id).collect();
+        assert!(ids.iter().all(|id| id.revoked && id.not_before < id.not_after), "{ids:?}");
+        assert!(matches!(store.revoke("nobody", NOW), Err(StoreError::Unknown(_))));
+    }
+
+    #[test]
+    fn damaged_store_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(STORE_FILE), "{\"version\":1").unwrap();
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        let signing = Signing::open(&data_dir, None).unwrap();
+        let error = TokenStore::open(&data_dir, signing).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert_eq!(std::fs::read_to_string(folder.path().join(STORE_FILE)).unwrap(), "{\"version\":1");
+    }
+
+    #[test]
+    fn tokens_of_another_proxy_are_not_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_held, store) = open(folder.path());
+        store.issue(new("a"), NOW).unwrap();
+        store.serve_as("platform/gateway").unwrap();
+        assert_eq!((store.records().len(), store.foreign()), (0, 1));
+        let record = store.issue(new("b"), NOW).unwrap();
+        assert_eq!(record.subject().unwrap().as_str(), format!("gateway/platform/{}", record.id));
+    }
+}
