@@ -35,6 +35,28 @@ pub(crate) const METADATA_KEY: &str = "^([-a-z0-9.]+/)?[A-Za-z0-9]([-._A-Za-z0-9
 /// The value of a label.
 const LABEL_VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
 
+/// What a pattern asks for, in words.
+pub(crate) fn explain(pattern: &str) -> String {
+    let words = match pattern {
+        DURATION => "must be a duration such as `24h`, `1h30m` or `250ms`",
+        LABEL_NAME => {
+            "must consist of lower-case letters, digits and `-`, with a letter or digit at both ends"
+        }
+        OBJECT_NAME => {
+            "must consist of lower-case letters, digits, `-` and `.`, with a letter or digit at both ends"
+        }
+        SECRET_KEY => "must consist of letters, digits, `-`, `_` and `.`",
+        MODEL_GLOB => "must consist of what model ids have, and `*`, `?`, `[…]`, `{a,b}`",
+        SIZE => "must be a size such as `1Gi`, without fraction or sign",
+        QUANTITY => "must be a quantity such as `500m` or `128Mi`",
+        IMAGE => "must be an image reference",
+        METADATA_KEY => "must be a key of a label, such as `team` or `example.com/team`",
+        LABEL_VALUE => "must be the value of a label: letters, digits, `-`, `_` and `.`",
+        _ => return format!("must match {pattern}"),
+    };
+    words.to_owned()
+}
+
 /// At most 32 labels.
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

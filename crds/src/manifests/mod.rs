@@ -1,12 +1,29 @@
 //! Manifests in a folder, read by the same rules that the API server applies.
 //!
-//! Every fault of every file is reported at once. Reading the files themselves is left to the caller.
+//! Every fault of every file is reported at once: what is not in the schema, what breaks a rule of it, what
+//! is there twice. Reading the files themselves is left to the caller, and so is what only shows when all
+//! objects meet: [`crate::compile`] reports that, and [`Manifests::locate`] says in which file.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
 
+use crate::compile::ObjectFault;
+use crate::names::{API_VERSION, GROUP};
+use crate::rules::{self, Broken};
 use crate::{RouterProxy, RouterToken, UpstreamProvider};
+
+mod core_kinds;
+mod document;
+mod object;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use object::Object;
+
+/// The namespace of objects that name none, as with `kubectl`.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a folder of manifests holds.
 #[derive(Debug, Clone, Default)]
@@ -19,9 +36,13 @@ pub struct Manifests {
     pub tokens: Vec<RouterToken>,
     /// Secrets by namespace and name.
     pub secrets: BTreeMap<(String, String), Secret>,
-    /// Labels of every namespace that is named anywhere, by name.
+    /// Labels of every namespace that is named anywhere, by name. Each has `kubernetes.io/metadata.name`.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    files: BTreeMap<Identity, String>,
 }
+
+/// Kind, namespace and name.
+type Identity = (String, String, String);
 
 /// What is wrong in one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +72,145 @@ impl std::fmt::Display for ManifestFault {
 /// # Errors
 /// Every fault found, in the order of the files.
 pub fn read(files: &[(String, String)]) -> Result<Manifests, Vec<ManifestFault>> {
-    let _ = files;
-    Ok(Manifests::default())
+    let mut reader = Reader::default();
+    for (file, text) in files {
+        for (number, document) in document::split(text).into_iter().enumerate() {
+            match document {
+                Ok(None) => {}
+                Ok(Some(value)) => reader.take(Object::new(file, number.saturating_add(1), value)),
+                Err(message) => {
+                    let object = format!("document {}", number.saturating_add(1));
+                    reader.faults.push(ManifestFault {
+                        file: file.clone(),
+                        object,
+                        field: String::new(),
+                        message,
+                    });
+                }
+            }
+        }
+    }
+    reader.finish()
+}
+
+impl Manifests {
+    /// The fault of an object, with the file that the object is in.
+    pub fn locate(&self, fault: &ObjectFault) -> ManifestFault {
+        let identity = (fault.kind.to_owned(), fault.namespace.clone(), fault.name.clone());
+        ManifestFault {
+            file: self.files.get(&identity).cloned().unwrap_or_default(),
+            object: format!("{} {}/{}", fault.kind, fault.namespace, fault.name),
+            field: fault.field.clone(),
+            message: fault.message.clone(),
+        }
+    }
+}
+
+/// Manifests as they come in.
+#[derive(Default)]
+struct Reader {
+    read: Manifests,
+    faults: Vec<ManifestFault>,
+}
+
+impl Reader {
+    fn take(&mut self, mut object: Object<'_>) {
+        match (object.api_version(), object.kind()) {
+            (API_VERSION, "RouterToken") => {
+                let token: Option<RouterToken> =
+                    object.typed(|token: &RouterToken| rules::router_token(&token.spec));
+                self.keep(object, token, |read, _, token| read.tokens.push(token));
+            }
+            (API_VERSION, "UpstreamProvider") => {
+                let provider: Option<UpstreamProvider> = object.typed(provider_rules);
+                self.keep(object, provider, |read, _, provider| read.providers.push(provider));
+            }
+            (API_VERSION, "RouterProxy") => {
+                let name = object.name().to_owned();
+                let proxy = object.typed(|proxy: &RouterProxy| rules::router_proxy(&name, &proxy.spec));
+                self.keep(object, proxy, |read, _, proxy| read.proxies.push(proxy));
+            }
+            ("v1", "Secret") => {
+                let secret = core_kinds::secret(&mut object);
+                self.keep(object, secret, |read, (_, namespace, name), secret| {
+                    read.secrets.insert((namespace, name), secret);
+                });
+            }
+            ("v1", "Namespace") => {
+                let labels = core_kinds::namespace(&mut object);
+                self.keep(object, labels, |read, (_, _, name), labels| {
+                    read.namespaces.entry(name).or_default().extend(labels);
+                });
+            }
+            (version, "RouterToken" | "UpstreamProvider" | "RouterProxy") => {
+                let message = format!("is {version:?}, this la-router reads {API_VERSION} only");
+                object.fault("apiVersion", message);
+                self.faults.extend(object.into_faults());
+            }
+            (version, kind) => {
+                let message = format!(
+                    "{version:?} {kind:?} is not read here; RouterToken, UpstreamProvider and RouterProxy of {GROUP} are, and Secret and Namespace of v1"
+                );
+                object.fault("kind", message);
+                self.faults.extend(object.into_faults());
+            }
+        }
+    }
+
+    /// Keeps what was read of `object`, or its faults. Either way its name is taken.
+    fn keep<T>(
+        &mut self,
+        mut object: Object<'_>,
+        found: Option<T>,
+        put: impl FnOnce(&mut Manifests, Identity, T),
+    ) {
+        let identity = object.identity();
+        if !identity.2.is_empty() {
+            if let Some(first) = self.read.files.get(&identity) {
+                let message = format!("there is one of this name in {first} already");
+                object.fault("metadata.name", message);
+            } else {
+                self.read.files.insert(identity.clone(), object.file().to_owned());
+            }
+        }
+        if identity.0 != "Namespace" {
+            self.read.namespaces.entry(identity.1.clone()).or_default();
+        }
+        match found {
+            Some(found) if object.is_faultless() => put(&mut self.read, identity, found),
+            _ => self.faults.extend(object.into_faults()),
+        }
+    }
+
+    fn finish(mut self) -> Result<Manifests, Vec<ManifestFault>> {
+        let unserved: Vec<_> =
+            self.read.tokens.iter().filter_map(|token| self.proxy_missing(token)).collect();
+        self.faults.extend(unserved);
+        for (name, labels) in &mut self.read.namespaces {
+            labels.insert("kubernetes.io/metadata.name".to_owned(), name.clone());
+        }
+        if self.faults.is_empty() { Ok(self.read) } else { Err(self.faults) }
+    }
+
+    /// A proxy with faults of its own is there, and reported already.
+    fn proxy_missing(&self, token: &RouterToken) -> Option<ManifestFault> {
+        let (namespace, name) = (token.proxy_namespace(), &token.spec.proxy_ref.name);
+        let wanted = ("RouterProxy".to_owned(), namespace.to_owned(), name.clone());
+        if self.read.files.contains_key(&wanted) {
+            return None;
+        }
+        let own = |part: &Option<String>| part.clone().unwrap_or_default();
+        let meta = &token.metadata;
+        let identity = ("RouterToken".to_owned(), own(&meta.namespace), own(&meta.name));
+        Some(ManifestFault {
+            file: self.read.files.get(&identity).cloned().unwrap_or_default(),
+            object: format!("RouterToken {}/{}", identity.1, identity.2),
+            field: "spec.proxyRef".to_owned(),
+            message: format!("RouterProxy {namespace}/{name} is in none of the files"),
+        })
+    }
+}
+
+fn provider_rules(provider: &UpstreamProvider) -> Vec<Broken> {
+    rules::upstream_provider(&provider.spec)
 }
