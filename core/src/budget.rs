@@ -44,9 +44,13 @@ pub enum Refusal {
 }
 
 impl Balance {
-    /// A balance as it was written down. A grant below what is settled is raised to it.
-    pub const fn restored(settled: u64, granted: u64) -> Self {
-        Self { settled, open: 0, granted: if granted < settled { settled } else { granted } }
+    /// A balance as it was written down. A grant below what is taken is raised to it.
+    ///
+    /// Nobody has the holds of what was open: see [`Balance::after_crash`].
+    pub const fn restored(settled: u64, open: u64, granted: u64) -> Self {
+        let taken = settled.saturating_add(open);
+        let granted = if granted < taken { taken } else { granted };
+        Self { settled, open: taken.saturating_sub(settled), granted }
     }
 
     /// A balance that never waits for a grant.

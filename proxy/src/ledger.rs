@@ -7,7 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use la_core::budget::Held;
 use la_core::id::Subject;
@@ -15,12 +17,21 @@ use la_core::report::SubjectUsage;
 use la_core::usage::Usage;
 
 mod book;
+mod embedded;
+mod state;
 
-use book::{Book, Refused, Slot};
+use book::{Book, Grants, Slot};
+use embedded::KeeperHandle;
+pub use embedded::OpenError;
+use state::{Denied, Ending, Outcome, Shared, State};
+
+/// How long a reservation waits for a grant. One takes about 0.3 ms; after this the disk is stuck.
+const GRANT_WAIT: Duration = Duration::from_secs(1);
 
 /// All budgets of one process. Shared by every thread.
 pub struct Ledger {
     shared: Arc<Shared>,
+    keeper: Mutex<Option<KeeperHandle>>,
 }
 
 /// What a subject has used, and has open now.
@@ -50,11 +61,6 @@ pub enum ReserveError {
     Unavailable(String),
 }
 
-/// Why a ledger cannot be opened. One sentence with the file and the remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(String);
-
 /// Why a ledger was not closed cleanly. What was open or unspent may be charged at the next start.
 #[derive(Debug, thiserror::Error)]
 #[error("ledger was not closed cleanly: {0}")]
@@ -70,28 +76,20 @@ pub struct Reservation {
     held: Option<Held>,
 }
 
-struct Shared {
-    state: Mutex<State>,
-}
-
-struct State {
-    book: Book,
-    closed: bool,
-}
-
 impl Ledger {
     /// Opens the ledger in `dir`, or makes one. `now` is in Unix seconds.
     ///
     /// # Errors
     /// When another process holds it, or a file cannot be read, is broken, or cannot be written.
-    pub fn open_embedded(_dir: &Path, _now: i64) -> Result<Arc<Self>, OpenError> {
-        Ok(Self::memory())
+    pub fn open_embedded(dir: &Path, now: i64) -> Result<Arc<Self>, OpenError> {
+        let (shared, keeper) = embedded::open(dir, now)?;
+        Ok(Arc::new(Self { shared, keeper: Mutex::new(Some(keeper)) }))
     }
 
     /// A ledger that forgets everything with the process.
     pub fn memory() -> Arc<Self> {
-        let state = State { book: Book::default(), closed: false };
-        Arc::new(Self { shared: Arc::new(Shared { state: Mutex::new(state) }) })
+        let state = State::new(Book::new(Grants::Endless), None, u64::MAX, 0);
+        Arc::new(Self { shared: Arc::new(Shared::new(state)), keeper: Mutex::new(None) })
     }
 
     /// What `subject` has used, when that leaves nothing under `limit`. Reserves nothing.
@@ -110,14 +108,11 @@ impl Ledger {
         limit: Option<u64>,
         now: i64,
     ) -> Result<Reservation, ReserveError> {
-        let mut state = self.shared.lock();
-        if state.closed {
-            return Err(ReserveError::Unavailable("it is closed".to_owned()));
-        }
-        match state.book.reserve(subject, limit, now) {
-            Ok((slot, held)) => Ok(Reservation { shared: Arc::clone(&self.shared), slot, held: Some(held) }),
-            Err(Refused::Exhausted { limit, used }) => Err(ReserveError::Exhausted { limit, used }),
-            Err(Refused::NotGranted) => Err(ReserveError::Unavailable("nothing is granted".to_owned())),
+        match self.try_reserve(subject, limit, now) {
+            Ok(reservation) => Ok(reservation),
+            Err(Denied::Refused(why)) => Err(why),
+            // Boxed: it is rare, and the future of every request would carry it.
+            Err(Denied::NotGranted) => Box::pin(self.reserve_when_granted(subject, limit, now)).await,
         }
     }
 
@@ -133,7 +128,7 @@ impl Ledger {
 
     /// Says which subjects have a token now. Others are forgotten 30 days after their last use.
     pub fn retain(&self, subjects: &BTreeSet<Subject>, now: i64) {
-        let _ = (subjects, now);
+        self.shared.with(|state| state.retain(subjects, now));
     }
 
     /// Whether budgets are being granted.
@@ -141,7 +136,8 @@ impl Ledger {
     /// # Errors
     /// One sentence that says why not.
     pub fn health(&self) -> Result<(), String> {
-        if self.shared.lock().closed { Err("ledger is closed".to_owned()) } else { Ok(()) }
+        let state = self.shared.lock();
+        state.standing().and_then(|()| if state.stalled { Err(stalled()) } else { Ok(()) })
     }
 
     /// Writes everything down and ends the ledger. What is open stays charged. Closing twice is one close.
@@ -149,38 +145,77 @@ impl Ledger {
     /// # Errors
     /// When it could not be written; nothing that was settled is lost by that.
     pub fn close(&self) -> Result<(), CloseError> {
-        self.shared.lock().closed = true;
-        Ok(())
+        self.end(Ending::Closed).map_err(CloseError)
+    }
+
+    fn end(&self, ending: Ending) -> Result<(), String> {
+        self.shared.with(|state| state.end_with(ending));
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(keeper) = keeper else { return Ok(()) };
+        keeper.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
+    }
+
+    fn try_reserve(&self, subject: &Subject, limit: Option<u64>, now: i64) -> Result<Reservation, Denied> {
+        let (slot, held) = self.shared.with(|state| state.reserve(subject, limit, now))?;
+        Ok(Reservation { shared: Arc::clone(&self.shared), slot, held: Some(held) })
+    }
+
+    async fn reserve_when_granted(
+        &self,
+        subject: &Subject,
+        limit: Option<u64>,
+        now: i64,
+    ) -> Result<Reservation, ReserveError> {
+        let granted = async {
+            loop {
+                // Listens before it looks, so that no grant passes unnoticed in between.
+                let mut progress = pin!(self.shared.progress.notified());
+                progress.as_mut().enable();
+                match self.try_reserve(subject, limit, now) {
+                    Ok(reservation) => return Ok(reservation),
+                    Err(Denied::Refused(why)) => return Err(why),
+                    Err(Denied::NotGranted) => progress.await,
+                }
+            }
+        };
+        tokio::time::timeout(GRANT_WAIT, granted).await.unwrap_or_else(|_| {
+            self.shared.with(|state| state.stalled = true);
+            Err(ReserveError::Unavailable(stalled()))
+        })
+    }
+}
+
+fn stalled() -> String {
+    format!("the disk has not answered for {} s", GRANT_WAIT.as_secs())
+}
+
+impl Drop for Ledger {
+    /// Without a close the files stay as a crash would leave them.
+    fn drop(&mut self) {
+        let _ = self.end(Ending::Abandoned);
     }
 }
 
 impl Reservation {
     /// Ends the reservation as a request that happened and used `tokens`.
     pub fn settle(mut self, tokens: Usage) {
-        self.end(|book, slot, held| book.settle(slot, held, &tokens));
+        self.end(&Outcome::Settled(tokens));
     }
 
     /// Ends the reservation as a request that never went upstream.
     pub fn release(mut self) {
-        self.end(Book::release);
+        self.end(&Outcome::Released);
     }
 
-    fn end(&mut self, how: impl FnOnce(&mut Book, Slot, Held)) {
+    fn end(&mut self, outcome: &Outcome) {
         if let Some(held) = self.held.take() {
-            how(&mut self.shared.lock().book, self.slot, held);
+            self.shared.with(|state| state.end(self.slot, held, outcome));
         }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.end(|book, slot, held| book.settle(slot, held, &Usage::default()));
-    }
-}
-
-impl Shared {
-    /// A thread that panicked under the lock leaves numbers that are each still valid.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.end(&Outcome::Settled(Usage::default()));
     }
 }

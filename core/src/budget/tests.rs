@@ -207,7 +207,7 @@ fn grant_is_asked_for_once_half_of_the_last_is_used() {
 fn hold_of_another_balance_cannot_make_this_one_negative() {
     let mut rich = Balance::without_grants();
     let held = rich.reserve(100, None).unwrap();
-    let mut poor = Balance::restored(1, 10);
+    let mut poor = Balance::restored(1, 0, 10);
     let own = poor.reserve(2, None).unwrap();
     poor.settle(held);
     assert_eq!((poor.settled(), poor.open()), (3, 0));
@@ -216,7 +216,16 @@ fn hold_of_another_balance_cannot_make_this_one_negative() {
 }
 
 #[test]
-fn restored_balance_never_has_less_granted_than_settled() {
-    assert_eq!(Balance::restored(7, 3).granted(), 7);
-    assert_eq!(Balance::restored(3, 7).unspent_grant(), 4);
+fn restored_balance_never_has_less_granted_than_taken() {
+    assert_eq!(Balance::restored(7, 0, 3).granted(), 7);
+    assert_eq!(Balance::restored(7, 2, 3).granted(), 9);
+    assert_eq!(Balance::restored(3, 1, 7).unspent_grant(), 3);
+    assert_eq!(Balance::restored(u64::MAX, 1, 0).open(), 0);
+}
+
+#[test]
+fn crash_charges_what_was_open_and_a_power_cut_all_that_was_granted() {
+    let balance = Balance::restored(3, 2, 10);
+    assert_eq!(balance.after_crash(), Balance::restored(5, 0, 10));
+    assert_eq!(balance.after_power_cut(), Balance::restored(10, 0, 10));
 }

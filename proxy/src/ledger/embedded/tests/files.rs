@@ -1,0 +1,196 @@
+//! What the files hold over closes, kills and power cuts, and how broken ones are refused.
+
+use super::*;
+
+#[test]
+fn clean_close_is_exact_even_over_a_power_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 10);
+    reserve(&ledger, "a", None).unwrap().release();
+    ledger.close().unwrap();
+    ledger.close().unwrap();
+    assert!(matches!(reserve(&ledger, "a", None), Err(ReserveError::Unavailable(_))));
+    drop(ledger);
+    let ledger = open(after_power_cut(dir.path())).unwrap();
+    let expected = Use { settled: 10, open: 0, tokens: tokens(10) };
+    assert_eq!(ledger.usage(&subject("a")), Some(expected));
+    assert_eq!(ledger.usage_all().len(), 1);
+}
+
+#[test]
+fn kill_forgets_nothing_and_charges_what_was_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 10);
+    let open_ones = [reserve(&ledger, "a", None).unwrap(), reserve(&ledger, "b", None).unwrap()];
+    let killed = image(dir.path());
+    drop(open_ones);
+    let ledger = open(setup(killed.path())).unwrap();
+    assert_eq!(ledger.usage(&subject("a")), Some(Use { settled: 11, open: 0, tokens: tokens(10) }));
+    assert_eq!(used(&ledger, "b"), (1, 0));
+    assert!(granted(&ledger, "a") > 11, "the rest of the grant is still there");
+    // And it stays so over the next kill.
+    spend(&ledger, "a", 1);
+    assert_eq!(used(&open(setup(image(killed.path()).path())).unwrap(), "a"), (12, 0));
+}
+
+#[test]
+fn power_cut_charges_the_grant_and_no_more_than_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    for _ in 0..5 {
+        reserve(&ledger, "small", Some(20)).unwrap().settle(tokens(1));
+    }
+    spend(&ledger, "large", 5);
+    let cut = image(dir.path());
+    for journal in journals(cut.path()) {
+        let file = std::fs::OpenOptions::new().write(true).open(journal).unwrap();
+        file.set_len(20).unwrap();
+    }
+    let after = open(after_power_cut(cut.path())).unwrap();
+    assert_eq!(used(&after, "small"), (20, 0));
+    assert!(after.is_exhausted(&subject("small"), Some(20)).is_some());
+    let grant = granted(&ledger, "large");
+    assert_eq!(used(&after, "large"), (grant, 0));
+    assert!(grant <= 5 + 128, "{grant} granted for 5 requests");
+}
+
+#[test]
+fn settling_after_the_close_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    let late = [reserve(&ledger, "a", None).unwrap(), reserve(&ledger, "a", None).unwrap()];
+    ledger.close().unwrap();
+    let [settled, released] = late;
+    settled.settle(tokens(7));
+    released.release();
+    let ledger = open(setup(image(dir.path()).path())).unwrap();
+    assert_eq!(ledger.usage(&subject("a")), Some(Use { settled: 1, open: 0, tokens: tokens(7) }));
+}
+
+#[test]
+fn second_ledger_on_a_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(setup(dir.path())).unwrap();
+    let refused = open(setup(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
+    drop(first);
+    open(setup(dir.path())).unwrap();
+}
+
+#[test]
+fn unused_subject_without_a_token_is_forgotten_after_30_days() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    for name in ["kept", "gone", "open"] {
+        spend(&ledger, name, 3);
+    }
+    let still_open = reserve(&ledger, "open", None).unwrap();
+    let keep = std::collections::BTreeSet::from([subject("kept")]);
+    ledger.retain(&keep, NOW + 30 * DAY - 1);
+    assert_eq!(ledger.usage_all().len(), 3, "30 days are not over");
+    ledger.retain(&keep, NOW + 30 * DAY);
+    for _ in 0..500 {
+        if ledger.usage_all().len() == 2 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(
+        (used(&ledger, "gone"), used(&ledger, "kept"), used(&ledger, "open")),
+        ((0, 0), (3, 0), (3, 1))
+    );
+    spend(&ledger, "gone", 1);
+    still_open.release();
+    ledger.close().unwrap();
+    drop(ledger);
+    let ledger = open(setup(dir.path())).unwrap();
+    assert_eq!((used(&ledger, "gone"), used(&ledger, "kept")), ((1, 0), (3, 0)));
+}
+
+#[test]
+fn use_outlives_the_token_by_30_days_though_the_token_was_idle_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 3);
+    let (with, without) =
+        (std::collections::BTreeSet::from([subject("a")]), std::collections::BTreeSet::new());
+    ledger.retain(&with, NOW + 100 * DAY);
+    ledger.retain(&without, NOW + 101 * DAY);
+    ledger.retain(&without, NOW + 131 * DAY - 1);
+    ledger.close().unwrap();
+    assert_eq!(used(&ledger, "a"), (3, 0));
+}
+
+#[test]
+fn damage_is_refused_with_one_sentence_and_nothing_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 60);
+    let damages: [(&str, fn(&Path)); 6] = [
+        ("ledger.redb", |dir| std::fs::write(dir.join("ledger.redb"), b"").unwrap()),
+        ("ledger.redb", |dir| std::fs::write(dir.join("ledger.redb"), vec![7; 20_000]).unwrap()),
+        ("ledger.redb", |dir| std::fs::remove_file(dir.join("ledger.redb")).unwrap()),
+        ("journal-1.log", |dir| flip(&dir.join("journal-1.log"), 100)),
+        ("journal-1.log", |dir| flip(&dir.join("journal-1.log"), 3)),
+        ("journal-1.log", |dir| std::fs::remove_file(dir.join("journal-1.log")).unwrap()),
+    ];
+    for (file, damage) in damages {
+        let broken = image(dir.path());
+        damage(broken.path());
+        let before = contents(broken.path(), file);
+        let refused = open(setup(broken.path())).err().unwrap();
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{file}: {refused}");
+        let sentence = refused.to_string();
+        assert!(sentence.contains(file) && !sentence.contains('\n'), "{sentence}");
+        assert!(contents(broken.path(), file) == before, "{file}: it was changed");
+    }
+}
+
+#[test]
+fn file_of_a_later_format_is_refused_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(setup(dir.path())).unwrap());
+    let journal = dir.path().join("journal-1.log");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes[8] = 2;
+    std::fs::write(&journal, bytes).unwrap();
+    let refused = open(setup(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Format { found: 2, .. }), "{refused}");
+}
+
+/// A flipped bit is found, or is where nothing is stored: never a panic, never a lower count.
+#[test]
+fn no_flipped_bit_of_the_redb_file_lowers_a_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 60);
+    ledger.close().unwrap();
+    let len = std::fs::metadata(dir.path().join("ledger.redb")).unwrap().len() as usize;
+    let mut refused = 0;
+    for round in 0..150_usize {
+        let broken = image(dir.path());
+        let at = if round < 100 { round * 3 } else { round.wrapping_mul(2_654_435_761) % len };
+        flip(&broken.path().join("ledger.redb"), at);
+        match open(setup(broken.path())) {
+            Ok(ledger) => assert!(used(&ledger, "a").0 >= 60, "byte {at}"),
+            Err(OpenError::Damaged { .. } | OpenError::Format { .. }) => refused += 1,
+            Err(other) => panic!("byte {at}: {other}"),
+        }
+    }
+    assert!(refused > 0);
+}
+
+fn flip(file: &Path, at: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// The names of all files, and what the broken one holds. (redb repairs itself after a kill.)
+fn contents(dir: &Path, file: &str) -> (Vec<std::ffi::OsString>, Option<Vec<u8>>) {
+    let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    (names, std::fs::read(dir.join(file)).ok())
+}
