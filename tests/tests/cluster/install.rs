@@ -83,6 +83,7 @@ fn operator_has_its_rights_and_no_more(api: &ApiServer) {
         ("create", "routertokens.router.link-assistant.dev", "agents", false),
         ("delete", "routerproxies.router.link-assistant.dev", "agents", false),
         ("create", "pods", "agents", false),
+        ("delete", "secrets", "agents", false),
         ("create", "pods --subresource=exec", "agents", false),
         ("create", "serviceaccounts --subresource=token", "agents", false),
         ("delete", "namespaces", "agents", false),
