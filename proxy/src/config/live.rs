@@ -1,0 +1,344 @@
+//! The snapshot in the form that requests are served from, and the cell it is swapped in.
+//!
+//! [`Live::build`] does all work that does not depend on a request: globs are compiled, addresses taken
+//! apart, credentials turned into header values. A request loads one [`Live`] and keeps it to its end.
+//! What a vendor said about a credential (a 401) is kept beside it, and carried over to the next
+//! snapshot for as long as the credential is the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use http::HeaderValue;
+use la_core::credential::{Credential, Credentials};
+use la_core::id::{Subject, TokenId};
+use la_core::report::{AccountReport, AccountState};
+use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts};
+use tokio::sync::watch;
+
+use crate::upstream::endpoint::Endpoint;
+
+/// Everything that requests are served from.
+pub struct Live {
+    snapshot: Snapshot,
+    tokens: HashMap<TokenId, Arc<TokenEntry>>,
+    providers: Vec<Arc<ProviderEntry>>,
+    routes: Vec<RouteEntry>,
+    faults: Vec<String>,
+    serial: u64,
+}
+
+/// One minted text, with what its record says.
+#[derive(Debug)]
+pub struct TokenEntry {
+    /// Whom its budgets count on.
+    pub subject: Subject,
+    /// Its `jti`.
+    pub id: TokenId,
+    /// From when it is valid, in Unix seconds.
+    pub not_before: i64,
+    /// Until when it is valid, exclusive, in Unix seconds.
+    pub not_after: i64,
+    /// Whether it may be used at all.
+    pub standing: Standing,
+    /// Most requests in the subject's life.
+    pub max_requests: Option<u64>,
+}
+
+/// Whether a token may be used, its times aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Good,
+    /// This text was revoked.
+    Revoked,
+    /// The owner has stopped the token for now.
+    Suspended,
+}
+
+/// One provider, ready to be called.
+pub struct ProviderEntry {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its requests go.
+    pub endpoint: Endpoint,
+    /// How long each phase may take.
+    pub timeouts: Timeouts,
+    /// In the order in which they are tried.
+    pub accounts: Vec<Arc<AccountEntry>>,
+}
+
+/// One account and what is known of its credential.
+pub struct AccountEntry {
+    /// The provider's name.
+    pub provider: Arc<str>,
+    /// Its own name.
+    pub name: Arc<str>,
+    credential: Result<Credential, String>,
+    proof: Option<Proof>,
+    refused: AtomicBool,
+}
+
+/// A credential as it goes out.
+#[derive(Clone)]
+pub enum Proof {
+    /// The value of `authorization`.
+    Bearer(HeaderValue),
+    /// The value of `x-api-key`.
+    ApiKey(HeaderValue),
+}
+
+struct RouteEntry {
+    models: Option<GlobSet>,
+    provider: usize,
+}
+
+/// The one place where a new [`Live`] is put for every thread to find.
+pub struct LiveCell {
+    current: ArcSwap<Live>,
+    changes: watch::Sender<u64>,
+}
+
+impl Live {
+    /// Prepares a checked snapshot. Never fails: what cannot be used is left out and told by [`Live::faults`].
+    pub fn build(
+        snapshot: Snapshot,
+        credentials: &Credentials,
+        read_directory: &dyn Fn(&str) -> Result<Credential, String>,
+    ) -> Self {
+        let mut faults = Vec::new();
+        let mut providers: Vec<Arc<ProviderEntry>> = Vec::new();
+        for provider in &snapshot.providers {
+            match prepare_provider(provider, credentials, read_directory) {
+                Ok(entry) => providers.push(Arc::new(entry)),
+                Err(message) => faults.push(format!("provider {}: {message}", provider.name)),
+            }
+        }
+        let mut routes = Vec::new();
+        for (at, route) in snapshot.routes.iter().enumerate() {
+            let provider = providers.iter().position(|entry| *entry.name == *route.provider);
+            match (provider, globs(&route.models)) {
+                (Some(provider), Ok(models)) => routes.push(RouteEntry { models, provider }),
+                (None, _) => faults.push(format!("route {at}: provider {:?} cannot be used", route.provider)),
+                (_, Err(e)) => faults.push(format!("route {at}: models: {e}")),
+            }
+        }
+        let tokens = token_entries(&snapshot);
+        Self { snapshot, tokens, providers, routes, faults, serial: 0 }
+    }
+
+    /// The snapshot this was built from.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Which publication this is; differs between any two.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// What could not be used, one sentence each.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+
+    /// The minted text called `id`.
+    pub fn token(&self, id: &TokenId) -> Option<&Arc<TokenEntry>> {
+        self.tokens.get(id)
+    }
+
+    /// The provider of the first route that takes `model`.
+    pub fn provider_for(&self, model: &str) -> Option<&Arc<ProviderEntry>> {
+        let route =
+            self.routes.iter().find(|route| route.models.as_ref().is_none_or(|set| set.is_match(model)))?;
+        self.providers.get(route.provider)
+    }
+
+    /// The provider of the first route: the one that lists models.
+    pub fn first_provider(&self) -> Option<&Arc<ProviderEntry>> {
+        self.providers.get(self.routes.first()?.provider)
+    }
+
+    /// Every provider that can be called.
+    pub fn providers(&self) -> &[Arc<ProviderEntry>] {
+        &self.providers
+    }
+
+    /// The state of every account at `now` (Unix seconds).
+    pub fn accounts(&self, now: i64) -> Vec<AccountReport> {
+        self.providers
+            .iter()
+            .flat_map(|provider| &provider.accounts)
+            .map(|account| account.report(now))
+            .collect()
+    }
+
+    /// Takes over what was learned about credentials that have not changed.
+    fn inherit(&mut self, before: &Self) {
+        self.serial = before.serial.wrapping_add(1);
+        for account in self.providers.iter().flat_map(|provider| &provider.accounts) {
+            let same = |old: &&Arc<AccountEntry>| {
+                old.provider == account.provider
+                    && old.name == account.name
+                    && old.credential == account.credential
+            };
+            let old = before.providers.iter().flat_map(|provider| &provider.accounts).find(same);
+            if let Some(old) = old {
+                account.refused.store(old.refused.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl AccountEntry {
+    /// Whether it can serve at `now` (Unix seconds).
+    pub fn state(&self, now: i64) -> AccountState {
+        match &self.credential {
+            Err(_) => AccountState::Missing,
+            Ok(_) if self.proof.is_none() => AccountState::Missing,
+            Ok(credential) if credential.is_expired(now) => AccountState::Expired,
+            Ok(_) if self.refused.load(Ordering::Relaxed) => AccountState::Unauthorized,
+            Ok(_) => AccountState::Ready,
+        }
+    }
+
+    /// Its state and, where it cannot serve, why.
+    pub fn report(&self, now: i64) -> AccountReport {
+        let state = self.state(now);
+        let message = match (state, &self.credential) {
+            (AccountState::Ready, _) => String::new(),
+            (AccountState::Missing, Err(message)) => message.clone(),
+            (AccountState::Missing, Ok(_)) => "credential has characters that no header may carry".to_owned(),
+            (AccountState::Expired, _) => "credential has expired".to_owned(),
+            (AccountState::Unauthorized, _) => "vendor answered 401 to this credential".to_owned(),
+        };
+        AccountReport { provider: self.provider.to_string(), name: self.name.to_string(), state, message }
+    }
+
+    /// Its credential as it goes out, where it has one.
+    pub fn proof(&self) -> Option<&Proof> {
+        self.proof.as_ref()
+    }
+}
+
+impl LiveCell {
+    /// A cell that holds `live`.
+    pub fn new(live: Live) -> Arc<Self> {
+        Arc::new(Self { current: ArcSwap::from_pointee(live), changes: watch::Sender::new(0) })
+    }
+
+    /// What is served now.
+    pub fn load(&self) -> Arc<Live> {
+        self.current.load_full()
+    }
+
+    /// Serves `live` from now on.
+    pub fn publish(&self, mut live: Live) {
+        live.inherit(&self.current.load());
+        self.current.store(Arc::new(live));
+        self.tell();
+    }
+
+    /// Notes that the vendor answered 401 to the credential of `account`. Lasts until it changes.
+    pub fn mark_unauthorized(&self, account: &AccountEntry) {
+        if account.refused.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let live = self.current.load();
+        let same = |entry: &&Arc<AccountEntry>| {
+            entry.provider == account.provider
+                && entry.name == account.name
+                && entry.credential == account.credential
+        };
+        if let Some(entry) = live.providers.iter().flat_map(|provider| &provider.accounts).find(same) {
+            entry.refused.store(true, Ordering::Relaxed);
+        }
+        self.tell();
+    }
+
+    /// Sees a new number after every change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn tell(&self) {
+        self.changes.send_modify(|number| *number = number.wrapping_add(1));
+    }
+}
+
+fn prepare_provider(
+    provider: &snapshot::Provider,
+    credentials: &Credentials,
+    read_directory: &dyn Fn(&str) -> Result<Credential, String>,
+) -> Result<ProviderEntry, String> {
+    let Backend::Anthropic { base_url, accounts } = &provider.backend;
+    let endpoint = Endpoint::parse(base_url).map_err(|e| format!("base URL {base_url:?}: {e}"))?;
+    let name: Arc<str> = provider.name.as_str().into();
+    let accounts = accounts
+        .iter()
+        .map(|account| {
+            let credential = match &account.credential {
+                CredentialSource::Published => credentials
+                    .get(&snapshot::credential_key(&provider.name, &account.name))
+                    .cloned()
+                    .ok_or_else(|| "credential is missing".to_owned()),
+                CredentialSource::Directory { path } => read_directory(path),
+            };
+            let proof = credential.as_ref().ok().and_then(proof);
+            let (provider, name) = (name.clone(), account.name.as_str().into());
+            Arc::new(AccountEntry { provider, name, credential, proof, refused: AtomicBool::new(false) })
+        })
+        .collect();
+    Ok(ProviderEntry { name, endpoint, timeouts: provider.timeouts, accounts })
+}
+
+fn proof(credential: &Credential) -> Option<Proof> {
+    let sensitive = |text: &str| {
+        let mut value = HeaderValue::from_str(text).ok().filter(|_| !text.is_empty())?;
+        value.set_sensitive(true);
+        Some(value)
+    };
+    match credential {
+        Credential::OAuth { access_token, .. } if access_token.is_empty() => None,
+        Credential::OAuth { access_token, .. } => {
+            sensitive(&format!("Bearer {}", access_token.expose())).map(Proof::Bearer)
+        }
+        Credential::ApiKey { key } => sensitive(key.expose()).map(Proof::ApiKey),
+    }
+}
+
+fn globs(models: &[String]) -> Result<Option<GlobSet>, globset::Error> {
+    if models.is_empty() {
+        return Ok(None);
+    }
+    let mut set = GlobSetBuilder::new();
+    for model in models {
+        set.add(Glob::new(model)?);
+    }
+    set.build().map(Some)
+}
+
+fn token_entries(snapshot: &Snapshot) -> HashMap<TokenId, Arc<TokenEntry>> {
+    let mut entries = HashMap::new();
+    for record in &snapshot.tokens {
+        for issued in &record.ids {
+            let standing = match (issued.revoked, record.suspended) {
+                (true, _) => Standing::Revoked,
+                (false, true) => Standing::Suspended,
+                (false, false) => Standing::Good,
+            };
+            let entry = TokenEntry {
+                subject: record.subject.clone(),
+                id: issued.id.clone(),
+                not_before: issued.not_before,
+                not_after: issued.not_after,
+                standing,
+                max_requests: record.limits.max_requests,
+            };
+            entries.insert(issued.id.clone(), Arc::new(entry));
+        }
+    }
+    entries
+}

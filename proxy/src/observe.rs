@@ -1,0 +1,4 @@
+//! What a person can see of the data path: metrics and one log line per request.
+
+pub mod line;
+pub mod metrics;

@@ -1,0 +1,61 @@
+//! Stage 5: one request is taken out of the caller's budget before anything goes upstream.
+
+use la_core::usage::Usage;
+
+use crate::ledger::{Ledger, Reservation, ReserveError};
+use crate::refuse::Refusal;
+use crate::surface::Operation;
+
+use super::authenticate::Caller;
+
+/// A request that may go upstream. Dropped before it was sent, it costs nothing; dropped after, it is
+/// charged.
+pub(super) struct Admitted {
+    reservation: Option<Reservation>,
+    sent: bool,
+}
+
+/// Reserves what the operation costs. Counting tokens and listing models cost nothing.
+pub(super) async fn request(
+    ledger: &Ledger,
+    operation: Operation,
+    caller: &Caller,
+) -> Result<Admitted, Refusal> {
+    if operation != Operation::Messages {
+        return Ok(Admitted { reservation: None, sent: false });
+    }
+    match ledger.reserve(&caller.token.subject, caller.token.max_requests, caller.now).await {
+        Ok(reservation) => Ok(Admitted { reservation: Some(reservation), sent: false }),
+        Err(ReserveError::Exhausted { limit, used }) => {
+            Err(Refusal::Exhausted { used: used.settled.saturating_add(used.open), limit })
+        }
+        Err(ReserveError::Unavailable(message)) => {
+            tracing::warn!("ledger cannot admit a request: {message}");
+            Err(Refusal::Ledger)
+        }
+    }
+}
+
+impl Admitted {
+    /// Notes whether the vendor may have received the request.
+    pub(super) fn set_sent(&mut self, sent: bool) {
+        self.sent = sent;
+    }
+
+    /// Settles it. A second call does nothing.
+    pub(super) fn settle(&mut self, tokens: Usage) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(tokens);
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        match self.reservation.take() {
+            Some(reservation) if self.sent => reservation.settle(Usage::default()),
+            Some(reservation) => reservation.release(),
+            None => {}
+        }
+    }
+}

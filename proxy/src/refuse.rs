@@ -1,0 +1,250 @@
+//! The only place where an error becomes an answer, in the shape that Anthropic's clients parse.
+//!
+//! What a client is told never depends on which of its credentials' checks failed, and never holds a
+//! credential, an address inside the owner's network, or a path on this machine.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use la_core::report::AccountReport;
+use la_dialects::anthropic::error::{self, kinds};
+use la_dialects::anthropic::surface::NotFound;
+use la_dialects::facts::FactsError;
+
+use crate::listener::seat::End;
+use crate::listener::violation::Violation;
+use crate::listener::worker::RequestId;
+use crate::observe::metrics::Reason;
+
+/// Carries the request's name on every answer.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Tells the vendor's SDKs whether trying again can help.
+pub const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Its head, or the framing of its body, is bad.
+    #[error("{0}")]
+    Head(#[from] Violation),
+    /// Nothing is served there.
+    #[error("{0}")]
+    Surface(#[from] NotFound),
+    /// It has no good token. Which check failed is nobody's business.
+    #[error("invalid token; send a la_sk_ token of this router as `authorization: Bearer` or `x-api-key`")]
+    Token,
+    /// Its token was revoked, removed or suspended.
+    #[error("this token was {0}")]
+    Standing(&'static str),
+    /// Its budget is used up.
+    #[error("the request budget of this token is used up ({used} of {limit})")]
+    Exhausted {
+        /// Requests that are settled or open.
+        used: u64,
+        /// Requests that are allowed.
+        limit: u64,
+    },
+    /// Its body is over the limit.
+    #[error("request body is larger than {max_bytes} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        max_bytes: usize,
+    },
+    /// Its body is compressed.
+    #[error("compressed request bodies are not read; send it without content-encoding")]
+    BodyCompressed,
+    /// Its body stopped arriving.
+    #[error("request body did not arrive in time")]
+    BodySlow,
+    /// Its body broke off.
+    #[error("request body broke off")]
+    BodyBroken,
+    /// Its body is not what the operation needs.
+    #[error("{0}")]
+    Facts(#[from] FactsError),
+    /// There is no memory for its body now.
+    #[error("too many request bodies are being read at this moment; try again")]
+    NoMemory,
+    /// No route takes its model.
+    #[error("model {model:?} is not served here")]
+    Model {
+        /// The model, as the client named it.
+        model: String,
+    },
+    /// There is nothing that requests could go to.
+    #[error("no provider is configured")]
+    NoProvider,
+    /// The ledger cannot answer.
+    #[error("the budget of this token cannot be checked at this moment; try again")]
+    Ledger,
+    /// No account has a usable credential.
+    #[error("no usable credential: {}", accounts(.0))]
+    NoAccount(Vec<AccountReport>),
+    /// The provider's base URL and the operation make no target.
+    #[error("the provider's base URL cannot be called")]
+    Target,
+    /// The vendor cannot be reached.
+    #[error("provider {provider} cannot be reached")]
+    Unreachable {
+        /// The provider's name.
+        provider: String,
+    },
+    /// The connection to the vendor broke before its answer.
+    #[error("the connection to provider {provider} broke before it answered")]
+    Broken {
+        /// The provider's name.
+        provider: String,
+    },
+    /// The vendor did not connect or answer in time.
+    #[error("provider {provider} did not {what} in time")]
+    Timeout {
+        /// The provider's name.
+        provider: String,
+        /// `connect` or `answer`.
+        what: &'static str,
+    },
+    /// The vendor's answer cannot be passed on.
+    #[error("provider {provider} answered with status {status}, which is not passed on")]
+    Answer {
+        /// The provider's name.
+        provider: String,
+        /// Its status.
+        status: u16,
+    },
+    /// The router is stopping.
+    #[error("the router is stopping; try again")]
+    Stopping,
+}
+
+fn accounts(reports: &[AccountReport]) -> String {
+    let each: Vec<_> = reports
+        .iter()
+        .map(|report| format!("account {}/{}: {}", report.provider, report.name, report.message))
+        .collect();
+    each.join("; ")
+}
+
+/// The answer to a refused request.
+pub fn answer(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
+    let (status, kind) = class(refusal);
+    let body = Bytes::from(error::body(kind, &refusal.to_string(), id.as_str()));
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if let Some(after) = retry_after(refusal) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+    }
+    match refusal {
+        Refusal::Head(_) | Refusal::BodyTooLarge { .. } | Refusal::BodySlow | Refusal::BodyBroken => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Refusal::Surface(NotFound::Method { allow }) => {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        Refusal::Exhausted { .. } => {
+            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// The refusal that ends a request before its answer has begun.
+pub fn ended(end: End, provider: &str, what: &'static str) -> Refusal {
+    match end {
+        End::Due | End::Overdue => Refusal::Timeout { provider: provider.to_owned(), what },
+        End::Revoked => Refusal::Standing("revoked"),
+        End::Suspended => Refusal::Standing("suspended"),
+        End::Stopping => Refusal::Stopping,
+    }
+}
+
+/// The event that ends a stream after its answer has begun.
+pub fn event(end: Ending, id: RequestId) -> Bytes {
+    let (kind, message) = match end {
+        Ending::Reset => (kinds::API, "the provider broke off its answer"),
+        Ending::Ended(End::Due) => (kinds::TIMEOUT, "the provider stopped sending"),
+        Ending::Ended(End::Overdue) => (kinds::TIMEOUT, "the answer took longer than is allowed"),
+        Ending::Ended(End::Revoked) => (kinds::PERMISSION, "this token was revoked"),
+        Ending::Ended(End::Suspended) => (kinds::PERMISSION, "this token was suspended"),
+        Ending::Ended(End::Stopping) => (kinds::API, "the router is stopping; try again"),
+    };
+    Bytes::from(error::event(kind, message, id.as_str()))
+}
+
+/// Why an answer that has begun ends before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The vendor broke it off.
+    Reset,
+    /// It had to end.
+    Ended(End),
+}
+
+/// Why the request counts as refused.
+pub fn reason(refusal: &Refusal) -> Reason {
+    match refusal {
+        Refusal::Head(_) => Reason::Head,
+        Refusal::Surface(_) => Reason::Surface,
+        Refusal::Token => Reason::Token,
+        Refusal::Standing(_) => Reason::Standing,
+        Refusal::Exhausted { .. } => Reason::Budget,
+        Refusal::BodyTooLarge { .. }
+        | Refusal::BodyCompressed
+        | Refusal::BodySlow
+        | Refusal::BodyBroken
+        | Refusal::Facts(_) => Reason::Body,
+        Refusal::NoMemory => Reason::Memory,
+        Refusal::Model { .. } | Refusal::NoProvider => Reason::Model,
+        Refusal::Ledger => Reason::Ledger,
+        Refusal::NoAccount(_) => Reason::Account,
+        Refusal::Stopping => Reason::Connections,
+        Refusal::Target
+        | Refusal::Unreachable { .. }
+        | Refusal::Broken { .. }
+        | Refusal::Timeout { .. }
+        | Refusal::Answer { .. } => Reason::Upstream,
+    }
+}
+
+fn class(refusal: &Refusal) -> (StatusCode, &'static str) {
+    match refusal {
+        Refusal::Head(violation) => (violation.status(), kinds::INVALID_REQUEST),
+        Refusal::Surface(NotFound::Path) | Refusal::Model { .. } => (StatusCode::NOT_FOUND, kinds::NOT_FOUND),
+        Refusal::Surface(NotFound::Method { .. }) => (StatusCode::METHOD_NOT_ALLOWED, kinds::INVALID_REQUEST),
+        Refusal::Surface(NotFound::Query { .. }) | Refusal::Facts(_) | Refusal::BodyBroken => {
+            (StatusCode::BAD_REQUEST, kinds::INVALID_REQUEST)
+        }
+        Refusal::Token => (StatusCode::UNAUTHORIZED, kinds::AUTHENTICATION),
+        Refusal::Standing(_) => (StatusCode::FORBIDDEN, kinds::PERMISSION),
+        Refusal::Exhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, kinds::RATE_LIMIT),
+        Refusal::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, kinds::REQUEST_TOO_LARGE),
+        Refusal::BodyCompressed => (StatusCode::UNSUPPORTED_MEDIA_TYPE, kinds::INVALID_REQUEST),
+        Refusal::BodySlow => (StatusCode::REQUEST_TIMEOUT, kinds::INVALID_REQUEST),
+        Refusal::NoMemory | Refusal::Ledger | Refusal::Stopping => {
+            (StatusCode::SERVICE_UNAVAILABLE, kinds::API)
+        }
+        Refusal::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, kinds::TIMEOUT),
+        Refusal::NoProvider
+        | Refusal::NoAccount(_)
+        | Refusal::Target
+        | Refusal::Unreachable { .. }
+        | Refusal::Broken { .. }
+        | Refusal::Answer { .. } => (StatusCode::BAD_GATEWAY, kinds::API),
+    }
+}
+
+fn retry_after(refusal: &Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::NoMemory | Refusal::Stopping => Some(Duration::from_secs(1)),
+        Refusal::Ledger => Some(Duration::from_secs(5)),
+        _ => None,
+    }
+}

@@ -1,0 +1,22 @@
+//! Which operation a request asks for. The table itself belongs to the dialect.
+
+use http::request::Parts;
+pub use la_dialects::anthropic::surface::{Found, NotFound, Operation, find};
+
+use crate::observe::metrics::Kind;
+
+/// Finds the operation behind a head, from its method and target as received.
+pub fn of(head: &Parts) -> Result<Found<'_>, NotFound> {
+    find(head.method.as_str(), head.uri.path(), head.uri.query())
+}
+
+/// The operation as a metric's label.
+pub fn kind(operation: Operation) -> Kind {
+    match operation {
+        Operation::Messages => Kind::Messages,
+        Operation::CountTokens => Kind::CountTokens,
+        Operation::Models => Kind::Models,
+        Operation::Model => Kind::Model,
+        Operation::Health | Operation::Root => Kind::Local,
+    }
+}

@@ -1,0 +1,13 @@
+//! Connections to vendors: where they go, how they are made, and which are kept for the next request.
+//!
+//! Every thread has connections of its own and shares them with nobody. A connection is used for one
+//! request at a time, the one used last is used first, and it is kept only after an answer that ended
+//! cleanly.
+
+pub mod connector;
+pub mod endpoint;
+mod pool;
+mod stream;
+
+pub use connector::{ConnectError, Sender, connect};
+pub use pool::Pool;

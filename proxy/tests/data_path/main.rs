@@ -1,0 +1,9 @@
+//! The whole data path in one process: a raw client, a data plane, a raw vendor.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
+
+mod endings;
+mod heads;
+mod refusals;
+mod router;
+mod swap;
+mod vendor;

@@ -1,0 +1,232 @@
+//! A data plane in this process, with a snapshot made by hand and a client on raw sockets.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use la_core::credential::{Credential, Credentials};
+use la_core::id::{Subject, TokenId};
+use la_core::secret::Secret;
+use la_core::snapshot::{
+    Account, Backend, CredentialSource, IssuedId, Limits, Provider, Route, Snapshot, Timeouts, TokenRecord,
+};
+use la_core::token::{Claims, SigningKey};
+use la_proxy::config::live::{Live, LiveCell};
+use la_proxy::ledger::Ledger;
+use la_proxy::listener::{DataPlane, Running};
+use la_proxy::observe::metrics::Metrics;
+
+pub const OAUTH: &str = "sk-ant-oat01-canary";
+
+pub struct Router {
+    pub address: SocketAddr,
+    pub running: Running,
+    pub live: Arc<LiveCell>,
+    pub ledger: Arc<Ledger>,
+    pub metrics: Arc<Metrics>,
+    pub snapshot: Snapshot,
+    pub credentials: Credentials,
+    pub key: SigningKey,
+}
+
+pub struct Setting {
+    pub max_requests: Option<u64>,
+    pub timeouts: Timeouts,
+    pub max_connections: usize,
+    pub max_body_bytes: usize,
+    pub threads: usize,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            max_requests: None,
+            timeouts: Timeouts { connect_ms: 1_000, first_byte_ms: 1_500, idle_ms: 1_500, total_ms: 20_000 },
+            max_connections: 100,
+            max_body_bytes: 1 << 20,
+            threads: 1,
+        }
+    }
+}
+
+impl Router {
+    pub fn start(vendor: SocketAddr) -> Self {
+        Self::with(vendor, Setting::default())
+    }
+
+    pub fn with(vendor: SocketAddr, setting: Setting) -> Self {
+        let key = SigningKey::from_seed([7; 32]);
+        let mut snapshot = Snapshot::empty("platform/gateway");
+        snapshot.keys = vec![key.verifying().unwrap()];
+        let account = |name: &str| Account { name: name.to_owned(), credential: CredentialSource::Published };
+        let backend = Backend::Anthropic {
+            base_url: format!("http://{vendor}"),
+            accounts: vec![account("main"), account("spare")],
+        };
+        snapshot.providers =
+            vec![Provider { name: "anthropic".to_owned(), backend, timeouts: setting.timeouts }];
+        snapshot.routes = vec![Route { models: Vec::new(), provider: "anthropic".to_owned() }];
+        snapshot.tokens = vec![record("agent", "id-1", setting.max_requests), record("other", "id-2", None)];
+        let oauth = Credential::OAuth { access_token: Secret::new(OAUTH), expires_at: None };
+        let api_key = Credential::ApiKey { key: Secret::new("sk-ant-api03-canary") };
+        let credentials = Credentials::from([
+            ("anthropic/main".to_owned(), oauth),
+            ("anthropic/spare".to_owned(), api_key),
+        ]);
+        let live = LiveCell::new(build(&snapshot, &credentials));
+        let ledger = Ledger::memory();
+        let metrics = Arc::new(Metrics::new());
+        let plane = DataPlane {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            threads: setting.threads,
+            max_connections: setting.max_connections,
+            max_body_bytes: setting.max_body_bytes,
+            body_budget_bytes: 64 << 20,
+            request_log: true,
+        };
+        let running = plane.start(Arc::clone(&live), Arc::clone(&ledger), Arc::clone(&metrics)).unwrap();
+        Self { address: running.local_addr(), running, live, ledger, metrics, snapshot, credentials, key }
+    }
+
+    pub fn publish(&mut self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.snapshot);
+        self.live.publish(build(&self.snapshot, &self.credentials));
+    }
+
+    pub fn token(&self, id: &str) -> String {
+        self.mint(id, |_| ())
+    }
+
+    pub fn mint(&self, id: &str, change: impl FnOnce(&mut Claims)) -> String {
+        let mut claims = Claims {
+            sub: "gateway/team/agent".to_owned(),
+            jti: Some(TokenId::try_from(id.to_owned()).unwrap()),
+            aud: Some(self.snapshot.audience.clone()),
+            iat: 1_700_000_000,
+            nbf: None,
+            exp: 4_000_000_000,
+        };
+        change(&mut claims);
+        self.key.mint(&claims).unwrap().expose().to_owned()
+    }
+
+    pub fn used(&self, name: &str) -> (u64, u64) {
+        let subject = Subject::of("gateway", "team", name).unwrap();
+        self.ledger.usage(&subject).map_or((0, 0), |used| (used.settled, used.open))
+    }
+
+    /// Sends a message that asks the vendor to do `what`, and gives the whole answer.
+    pub fn ask(&self, what: &str) -> String {
+        let mut client = self.connect();
+        client.write_all(message(&self.token("id-1"), what).as_bytes()).unwrap();
+        read_answer(&mut client)
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket
+    }
+}
+
+pub fn build(snapshot: &Snapshot, credentials: &Credentials) -> Live {
+    let (snapshot, faults) = snapshot.clone().checked().unwrap();
+    assert_eq!(faults, []);
+    Live::build(snapshot, credentials, &|_| Err("no directories here".to_owned()))
+}
+
+fn record(name: &str, id: &str, max_requests: Option<u64>) -> TokenRecord {
+    let id = TokenId::try_from(id.to_owned()).unwrap();
+    TokenRecord {
+        subject: Subject::of("gateway", "team", name).unwrap(),
+        label: String::new(),
+        ids: vec![IssuedId { id, not_before: 0, not_after: 4_000_000_000, revoked: false }],
+        suspended: false,
+        limits: Limits { max_requests },
+    }
+}
+
+pub fn message(token: &str, what: &str) -> String {
+    let body = format!("{{\"model\":\"{what}\",\"stream\":true,\"max_tokens\":10,\"messages\":[]}}");
+    let length = body.len();
+    format!(
+        "POST /v1/messages HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Reads one answer: to its end if it tells one, else to the end of the connection.
+pub fn read_answer(socket: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut scratch = [0; 65_536];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: ").map(|n| n.parse::<usize>().unwrap()));
+            if length.is_some_and(|length| body.len() >= length) || body.ends_with("0\r\n\r\n") {
+                return text;
+            }
+        }
+        match socket.read(&mut scratch) {
+            Ok(0) => return text,
+            Ok(count) => bytes.extend_from_slice(&scratch[..count]),
+            Err(e) => return format!("{text}<{:?}>", e.kind()),
+        }
+    }
+}
+
+/// The body of an answer, out of its chunks if it has any.
+pub fn body(answer: &str) -> String {
+    let (head, mut rest) = answer.split_once("\r\n\r\n").unwrap();
+    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return rest.to_owned();
+    }
+    let mut whole = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let Ok(size) = usize::from_str_radix(size, 16) else { break };
+        if size == 0 {
+            return whole;
+        }
+        whole.push_str(after.get(..size).unwrap_or(after));
+        rest = after.get(size + 2..).unwrap_or_default();
+    }
+    format!("{whole}<cut>")
+}
+
+pub fn status(answer: &str) -> u16 {
+    answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+/// Waits until `good` holds.
+pub fn eventually(what: &str, mut good: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if good() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never happened: {what}");
+}
+
+/// The statuses of all answers in a text.
+pub fn statuses(text: &str) -> Vec<u16> {
+    text.match_indices("HTTP/1.1 ").map(|(at, _)| status(&text[at..])).filter(|status| *status > 0).collect()
+}
+
+/// Reads on to the end of a chunked answer.
+pub fn read_rest(socket: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut scratch = [0; 65_536];
+    while !bytes.ends_with(b"0\r\n\r\n") {
+        match socket.read(&mut scratch) {
+            Ok(count) if count > 0 => bytes.extend_from_slice(&scratch[..count]),
+            end => return format!("{}<{end:?}>", String::from_utf8_lossy(&bytes)),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
