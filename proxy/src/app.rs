@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use la_core::snapshot::Snapshot;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Access, Admin, Phase, Status};
-use crate::config::feed::{Feed, Listeners};
+use crate::config::feed::{Feed, Listeners, login_paths};
 use crate::config::generation::Highest;
 use crate::config::{Flags, ManifestFolder, SnapshotDir, Source};
+use crate::credentials::{self, HomeError};
 use crate::data_dir::DataDir;
 use crate::ledger::Ledger;
 use crate::listener::{DataPlane, Running};
@@ -73,7 +75,7 @@ impl Router {
         let mut feed = open_feed(&data_dir, &settings, tokens.as_ref(), listeners)?;
         let in_cluster = matches!(settings.source, SourceSettings::SnapshotDir(_));
         match feed.load(clock::unix_seconds()) {
-            Ok(()) => {}
+            Ok(()) => check_logins(&feed)?,
             // An operator may still be writing; the readiness probe says what is missing.
             Err(error) if in_cluster => error.0.iter().for_each(|e| tracing::warn!("configuration: {e}")),
             Err(error) => return Err(Failure::Configuration(error.0)),
@@ -84,6 +86,14 @@ impl Router {
     /// The tokens that are issued here.
     pub fn tokens(&self) -> Option<&TokenStore> {
         self.tokens.as_deref()
+    }
+
+    /// Takes what has changed since it was opened, before anything is served.
+    ///
+    /// # Errors
+    /// Every fault of the configuration.
+    pub fn reload(&mut self) -> Result<(), Failure> {
+        self.feed.load(clock::unix_seconds()).map_err(|error| Failure::Configuration(error.0))
     }
 
     /// Serves until SIGTERM or SIGINT; calls `started` with the address of requests when it does.
@@ -108,7 +118,7 @@ impl Router {
         let mut stop = Stop::new()?;
         let running = data_plane(&self.settings, told.request_log)
             .start(cell, self.ledger.clone(), self.metrics.clone())
-            .map_err(|error| not_bound(self.settings.listen.listen, &error))?;
+            .map_err(|error| Failure::Runtime(not_bound(self.settings.listen.listen, &error)))?;
         let listen = running.local_addr();
         let admin = Arc::new(Admin {
             status: status.clone(),
@@ -134,6 +144,31 @@ impl Router {
     }
 }
 
+/// What would be served, and what would be left out, without serving or minting anything.
+///
+/// # Errors
+/// As [`Router::open`].
+pub fn preview(data_dir: &DataDir, settings: &ServeSettings) -> Result<(Snapshot, Vec<String>), Failure> {
+    let tokens = open_tokens(data_dir, settings)?;
+    let mut source = open_source(settings, tokens.as_ref())?;
+    let loaded = source.preview(clock::unix_seconds()).map_err(|error| Failure::Configuration(error.0))?;
+    Ok((loaded.snapshot, loaded.faults))
+}
+
+/// A login that is there and cannot be used is a fault; one that is missing may still come.
+fn check_logins(feed: &Feed) -> Result<(), Failure> {
+    let live = feed.cell().load();
+    let mut faults = Vec::new();
+    for path in login_paths(live.snapshot()) {
+        match credentials::read_home(Path::new(path)) {
+            Ok(_) => {}
+            Err(error @ HomeError::None { .. }) => tracing::warn!("{error}"),
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Configuration(faults)) }
+}
+
 fn open_tokens(data_dir: &DataDir, settings: &ServeSettings) -> Result<Option<Arc<TokenStore>>, Failure> {
     if matches!(settings.source, SourceSettings::SnapshotDir(_)) {
         return Ok(None);
@@ -149,18 +184,23 @@ fn open_feed(
     tokens: Option<&Arc<TokenStore>>,
     listeners: Listeners,
 ) -> Result<Feed, Failure> {
+    let source = open_source(settings, tokens)?;
+    let highest = match source {
+        Source::SnapshotDir(_) => Some(Highest::open(data_dir).map_err(Failure::runtime)?),
+        Source::Manifests(_) | Source::Flags(_) => None,
+    };
+    Ok(Feed::new(source, highest, listeners))
+}
+
+fn open_source(settings: &ServeSettings, tokens: Option<&Arc<TokenStore>>) -> Result<Source, Failure> {
     match (&settings.source, tokens) {
-        (SourceSettings::SnapshotDir(dir), _) => {
-            let highest = Highest::open(data_dir).map_err(Failure::runtime)?;
-            Ok(Feed::new(Source::SnapshotDir(SnapshotDir::new(dir.clone())), Some(highest), listeners))
-        }
+        (SourceSettings::SnapshotDir(dir), _) => Ok(Source::SnapshotDir(SnapshotDir::new(dir.clone()))),
         (SourceSettings::Flags(upstream), Some(tokens)) => {
-            Ok(Feed::new(Source::Flags(Flags::new(upstream.clone(), tokens.clone())), None, listeners))
+            Ok(Source::Flags(Flags::new(upstream.clone(), tokens.clone())))
         }
         (SourceSettings::Manifests { dir, tokens_dir }, Some(tokens)) => {
             let minter = Minter::new(tokens.clone(), tokens_dir.clone(), base_url(settings.listen.listen));
-            let folder = ManifestFolder::new(dir.clone(), tokens.clone(), minter);
-            Ok(Feed::new(Source::Manifests(folder), None, listeners))
+            Ok(Source::Manifests(ManifestFolder::new(dir.clone(), tokens.clone(), minter)))
         }
         (_, None) => Err(Failure::Runtime("token store was not opened".to_owned())),
     }
@@ -232,17 +272,18 @@ async fn end(running: Running, drain: Duration, ledger: &Ledger) -> Result<(), F
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).map_err(|error| not_bound(address, &error))?;
+    let listener = TcpListener::bind(address).map_err(|error| Failure::Runtime(not_bound(address, &error)))?;
     listener.set_nonblocking(true).map_err(Failure::runtime)?;
     Ok(listener)
 }
 
-fn not_bound(address: SocketAddr, error: &io::Error) -> Failure {
-    Failure::Runtime(match error.kind() {
+/// Why an address cannot be listened on, and what to do.
+pub fn not_bound(address: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
         io::ErrorKind::AddrInUse => format!("{address} is in use by another program; give another port"),
         io::ErrorKind::PermissionDenied => format!("{address} needs rights that this user does not have"),
         _ => format!("{address} cannot be listened on: {error}"),
-    })
+    }
 }
 
 /// The signals that end the process.
@@ -263,9 +304,4 @@ impl Stop {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
-
-/// Whether a path can be reached by a connection; for commands that look for a running server.
-pub fn is_served(data_dir: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(data_dir.join(admin::SOCKET_FILE)).is_ok()
 }

@@ -76,6 +76,17 @@ impl Source {
         }
     }
 
+    /// What it would give, without minting anything.
+    ///
+    /// # Errors
+    /// Every fault.
+    pub fn preview(&mut self, now: i64) -> Result<Loaded, LoadError> {
+        match self {
+            Self::Manifests(source) => source.preview(),
+            Self::SnapshotDir(_) | Self::Flags(_) => self.load(now),
+        }
+    }
+
     /// Whether time alone is a reason to load.
     fn is_due(&self, now: i64) -> bool {
         matches!(self, Self::Manifests(source) if source.is_due(now))

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod listener;
 pub mod logs;
 pub mod observe;
+pub mod sandbox;
 pub mod settings;
 pub mod tokens;
 pub mod upstream;

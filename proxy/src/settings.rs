@@ -19,7 +19,7 @@ mod lookup;
 mod upstream;
 
 pub use args::{
-    Command, CommandLine, CommonArgs, ForwardArgs, IssueArgs, QuickstartArgs, ServeArgs, TokenAccessArgs,
+    Command, CommandLine, CommonArgs, ForwardArgs, IssueArgs, ListenArgs, QuickstartArgs, ServeArgs, TokenAccessArgs,
     TokenIdArgs, TokensArgs, TokensCommand,
 };
 pub use forward::ForwardSettings;

@@ -72,13 +72,32 @@ impl std::fmt::Display for ManifestFault {
 /// # Errors
 /// Every fault found, in the order of the files.
 pub fn read(files: &[(String, String)]) -> Result<Manifests, Vec<ManifestFault>> {
+    let Reading { manifests, faults, .. } = read_usable(files);
+    if faults.is_empty() { Ok(manifests) } else { Err(faults) }
+}
+
+/// What could be read of manifests, and what could not.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Every faultless object.
+    pub manifests: Manifests,
+    /// Every fault found, in the order of the files.
+    pub faults: Vec<ManifestFault>,
+    /// Whether a document is not YAML at all, so that nobody can say which objects are in it.
+    pub is_partial: bool,
+}
+
+/// Reads manifests from pairs of file name and text, leaving out faulty objects.
+pub fn read_usable(files: &[(String, String)]) -> Reading {
     let mut reader = Reader::default();
+    let mut is_partial = false;
     for (file, text) in files {
         for (number, document) in document::split(text).into_iter().enumerate() {
             match document {
                 Ok(None) => {}
                 Ok(Some(value)) => reader.take(Object::new(file, number.saturating_add(1), value)),
                 Err(message) => {
+                    is_partial = true;
                     let object = format!("document {}", number.saturating_add(1));
                     reader.faults.push(ManifestFault {
                         file: file.clone(),
@@ -90,10 +109,17 @@ pub fn read(files: &[(String, String)]) -> Result<Manifests, Vec<ManifestFault>>
             }
         }
     }
-    reader.finish()
+    let (manifests, faults) = reader.finish();
+    Reading { manifests, faults, is_partial }
 }
 
 impl Manifests {
+    /// Namespace and name of every RouterToken in the files, faulty ones included.
+    pub fn token_names(&self) -> impl Iterator<Item = (&str, &str)> {
+        let tokens = self.files.keys().filter(|(kind, _, _)| kind == "RouterToken");
+        tokens.map(|(_, namespace, name)| (namespace.as_str(), name.as_str()))
+    }
+
     /// The fault of an object, with the file that the object is in.
     pub fn locate(&self, fault: &ObjectFault) -> ManifestFault {
         let identity = (fault.kind.to_owned(), fault.namespace.clone(), fault.name.clone());
@@ -182,14 +208,14 @@ impl Reader {
         }
     }
 
-    fn finish(mut self) -> Result<Manifests, Vec<ManifestFault>> {
+    fn finish(mut self) -> (Manifests, Vec<ManifestFault>) {
         let unserved: Vec<_> =
             self.read.tokens.iter().filter_map(|token| self.proxy_missing(token)).collect();
         self.faults.extend(unserved);
         for (name, labels) in &mut self.read.namespaces {
             labels.insert("kubernetes.io/metadata.name".to_owned(), name.clone());
         }
-        if self.faults.is_empty() { Ok(self.read) } else { Err(self.faults) }
+        (self.read, self.faults)
     }
 
     /// A proxy with faults of its own is there, and reported already.

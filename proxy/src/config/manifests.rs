@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use la_core::duration;
 use la_crds::compile::{Compiled, MintedToken, Mode, World, compile};
-use la_crds::manifests::Manifests;
+use la_crds::manifests::{Manifests, read_usable};
 use la_crds::{RouterProxy, RouterToken};
 use tokio::sync::watch;
 
@@ -59,25 +59,45 @@ impl ManifestFolder {
     /// # Errors
     /// Every fault of the folder.
     pub fn load(&mut self, now: i64) -> Result<Loaded, LoadError> {
-        let files = read_files(&self.dir)?;
-        let (manifests, mut faults) = match la_crds::manifests::read(&files) {
-            Ok(manifests) => (manifests, Vec::new()),
-            Err(faults) => return Err(LoadError(faults.iter().map(ToString::to_string).collect())),
-        };
-        let proxy = the_proxy(&manifests).map_err(|message| LoadError(vec![message]))?;
+        let (manifests, mut faults) = self.read()?;
+        let proxy = the_proxy(&manifests).map_err(|message| fail(&faults, message))?;
         self.tokens.serve_as(&qualified(proxy)).map_err(|e| LoadError(vec![e.to_string()]))?;
         let first = self.compile(&manifests, proxy);
-        if !self.served_before && !first.faults.is_empty() {
-            return Err(LoadError(first.faults.iter().map(ToString::to_string).collect()));
+        if !self.served_before && !(faults.is_empty() && first.faults.is_empty()) {
+            faults.extend(first.faults.iter().map(|fault| manifests.locate(fault).to_string()));
+            return Err(LoadError(faults));
         }
         faults.extend(self.mint(&manifests, proxy, &first, now));
         let mut compiled = self.compile(&manifests, proxy);
-        faults.extend(compiled.faults.iter().map(ToString::to_string));
+        faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));
         compiled.snapshot.tokens.extend(token_records(&self.tokens, &mut faults));
         self.served_before = true;
         let told = from_manifest(proxy);
         let (snapshot, credentials) = (compiled.snapshot, compiled.credentials);
         Ok(Loaded { snapshot, credentials, faults, generations: Generations::Ours, told })
+    }
+
+    /// What the folder would give, without minting anything.
+    ///
+    /// # Errors
+    /// Every fault of the folder.
+    pub fn preview(&self) -> Result<Loaded, LoadError> {
+        let (manifests, mut faults) = self.read()?;
+        let proxy = the_proxy(&manifests).map_err(|message| fail(&faults, message))?;
+        let compiled = self.compile(&manifests, proxy);
+        faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));
+        let (snapshot, credentials) = (compiled.snapshot, compiled.credentials);
+        Ok(Loaded { snapshot, credentials, faults, generations: Generations::Ours, told: from_manifest(proxy) })
+    }
+
+    /// Every faultless object of the folder, and the faults of the others.
+    ///
+    /// A file that is not YAML could hold any object; what was served before stays, so that a slip while
+    /// writing revokes nothing.
+    fn read(&self) -> Result<(Manifests, Vec<String>), LoadError> {
+        let reading = read_usable(&read_files(&self.dir)?);
+        let faults: Vec<String> = reading.faults.iter().map(ToString::to_string).collect();
+        if reading.is_partial { Err(LoadError(faults)) } else { Ok((reading.manifests, faults)) }
     }
 
     fn compile(&self, manifests: &Manifests, proxy: &RouterProxy) -> Compiled {
@@ -107,7 +127,8 @@ impl ManifestFolder {
             .filter(|fault| fault.kind == "RouterToken")
             .map(|fault| (fault.namespace.clone(), fault.name.clone()))
             .collect();
-        let present: BTreeSet<_> = manifests.tokens.iter().map(place).collect();
+        let names = manifests.token_names();
+        let present = names.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect();
         let mut failed = self.minter.revoke_gone(&present, now);
         let mut wanted = Vec::new();
         for token in tokens_of(manifests, proxy).filter(|token| !faulty.contains(&place(token))) {
@@ -142,6 +163,11 @@ fn place(token: &RouterToken) -> (String, String) {
 fn qualified(proxy: &RouterProxy) -> String {
     let meta = &proxy.metadata;
     format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// What is wrong with the folder as a whole; where files have faults, those say it better.
+fn fail(faults: &[String], message: String) -> LoadError {
+    LoadError(if faults.is_empty() { vec![message] } else { faults.to_vec() })
 }
 
 fn the_proxy(manifests: &Manifests) -> Result<&RouterProxy, String> {

@@ -1,0 +1,198 @@
+//! `doctor`: looks at everything a router needs, one line each, with the remedy where something is wrong.
+//!
+//! Changes nothing but making the data folder where it is missing, and sends nothing upstream but a
+//! connection.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use la_core::credential::Credential;
+use la_core::snapshot::{Backend, CredentialSource, Snapshot};
+
+use super::beside::Server;
+use super::say;
+use crate::app::{self, Failure};
+use crate::clock;
+use crate::credentials::read_home;
+use crate::data_dir::DataDir;
+use crate::ledger::Ledger;
+use crate::settings::{Lookup, ServeArgs, ServeSettings, SourceSettings};
+use crate::upstream::connector::connect;
+use crate::upstream::endpoint::Endpoint;
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One line of the report.
+struct Finding {
+    verdict: Verdict,
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Good,
+    Doubtful,
+    Bad,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn good(&mut self, text: impl Into<String>) {
+        self.0.push(Finding { verdict: Verdict::Good, text: text.into() });
+    }
+
+    fn doubtful(&mut self, text: impl Into<String>) {
+        self.0.push(Finding { verdict: Verdict::Doubtful, text: text.into() });
+    }
+
+    fn bad(&mut self, text: impl Into<String>) {
+        self.0.push(Finding { verdict: Verdict::Bad, text: text.into() });
+    }
+
+    fn show(&self) -> String {
+        let line = |finding: &Finding| {
+            let mark = match finding.verdict {
+                Verdict::Good => "ok  ",
+                Verdict::Doubtful => "warn",
+                Verdict::Bad => "FAIL",
+            };
+            format!("{mark}  {}\n", finding.text)
+        };
+        self.0.iter().map(line).collect()
+    }
+}
+
+/// Looks, and fails when something is wrong.
+pub(super) fn run(args: &ServeArgs, lookup: &Lookup) -> Result<(), Failure> {
+    let settings = ServeSettings::read(args, lookup).map_err(Failure::Configuration)?;
+    let mut findings = Findings::default();
+    findings.good(format!("la-router {}: every flag and variable is understood", env!("CARGO_PKG_VERSION")));
+    settings.warnings.iter().for_each(|warning| findings.doubtful(warning.clone()));
+    let served = Server::find(&settings.data_dir)?.is_some();
+    data_dir(&settings, served, &mut findings);
+    ports(&settings, served, &mut findings);
+    if let Some(snapshot) = configuration(&settings, served, &mut findings) {
+        credentials(&snapshot, &mut findings);
+        upstreams(&snapshot, &mut findings)?;
+    }
+    say(&findings.show())?;
+    let bad = findings.0.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
+    if bad == 0 { Ok(()) } else { Err(Failure::Runtime(format!("{bad} of {} checks failed", findings.0.len()))) }
+}
+
+fn data_dir(settings: &ServeSettings, served: bool, findings: &mut Findings) {
+    let path = settings.data_dir.display();
+    if served {
+        findings.good(format!("data folder {path}: a router runs on it"));
+        return;
+    }
+    let data_dir = match DataDir::open(&settings.data_dir) {
+        Ok(data_dir) => data_dir,
+        Err(error) => return findings.bad(error.to_string()),
+    };
+    findings.good(format!("data folder {path}: can be written"));
+    match Ledger::open_embedded(data_dir.path(), clock::unix_seconds()) {
+        Err(error) => findings.bad(error.to_string()),
+        Ok(ledger) => match ledger.close() {
+            Ok(()) => findings.good(format!("ledger: {} tokens have used it", ledger.usage_all().len())),
+            Err(error) => findings.bad(error.to_string()),
+        },
+    }
+}
+
+fn ports(settings: &ServeSettings, served: bool, findings: &mut Findings) {
+    for (what, address) in [("requests", settings.listen.listen), ("administration", settings.listen.admin)] {
+        match TcpListener::bind(address) {
+            Ok(_) => findings.good(format!("{address} is free for {what}")),
+            Err(_) if served => findings.good(format!("{address} for {what} is in use, as it should be")),
+            Err(error) => findings.bad(app::not_bound(address, &error)),
+        }
+    }
+}
+
+/// What would be served, read the way `serve` reads it.
+fn configuration(settings: &ServeSettings, served: bool, findings: &mut Findings) -> Option<Snapshot> {
+    if served && !matches!(settings.source, SourceSettings::SnapshotDir(_)) {
+        findings.doubtful("configuration: not compiled, because a running router holds the data folder; see its /status");
+        return None;
+    }
+    let data_dir = match DataDir::open(&settings.data_dir) {
+        Ok(data_dir) => data_dir,
+        // Said before.
+        Err(_) => return None,
+    };
+    let result = match app::preview(&data_dir, settings) {
+        Ok(result) => result,
+        Err(Failure::Configuration(faults)) => {
+            faults.into_iter().for_each(|fault| findings.bad(fault));
+            return None;
+        }
+        Err(Failure::Runtime(error)) => {
+            findings.bad(error);
+            return None;
+        }
+    };
+    let (snapshot, faults) = result;
+    faults.into_iter().for_each(|fault| findings.bad(fault));
+    let (tokens, routes) = (snapshot.tokens.len(), snapshot.routes.len());
+    findings.good(format!("configuration: {tokens} tokens, {} providers, {routes} routes", snapshot.providers.len()));
+    Some(snapshot)
+}
+
+fn credentials(snapshot: &Snapshot, findings: &mut Findings) {
+    for provider in &snapshot.providers {
+        let Backend::Anthropic { accounts, .. } = &provider.backend;
+        for account in accounts {
+            let name = format!("account {}/{}", provider.name, account.name);
+            match &account.credential {
+                CredentialSource::Published => findings.good(format!("{name}: has a credential")),
+                CredentialSource::Directory { path } => login(&name, Path::new(path), findings),
+            }
+        }
+    }
+}
+
+fn login(name: &str, path: &Path, findings: &mut Findings) {
+    let now = clock::unix_seconds();
+    match read_home(path) {
+        Err(error) => findings.bad(format!("{name}: {error}")),
+        Ok(credential) if credential.is_expired(now) => {
+            findings.bad(format!("{name}: the login in {} has expired; use Claude Code once, or log in again", path.display()));
+        }
+        Ok(Credential::OAuth { expires_at: Some(at), .. }) => {
+            let left = at.saturating_sub(now) / 60;
+            findings.good(format!("{name}: the login in {} is good for {left} more minutes", path.display()));
+        }
+        Ok(_) => findings.good(format!("{name}: the login in {} has no known end", path.display())),
+    }
+}
+
+fn upstreams(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Runtime(format!("no runtime: {error}")))?;
+    for provider in &snapshot.providers {
+        let Backend::Anthropic { base_url, .. } = &provider.backend;
+        let name = &provider.name;
+        match reach(&runtime, base_url) {
+            Ok(()) => findings.good(format!("provider {name}: {base_url} can be reached")),
+            Err(error) => findings.bad(format!("provider {name}: {base_url} cannot be reached: {error}; check network and proxy")),
+        }
+    }
+    Ok(())
+}
+
+fn reach(runtime: &tokio::runtime::Runtime, base_url: &str) -> Result<(), String> {
+    let endpoint = Endpoint::parse(base_url).map_err(|e| e.to_string())?;
+    let local = tokio::task::LocalSet::new();
+    let connected = async { tokio::time::timeout(CONNECT_PATIENCE, connect(&endpoint.place)).await };
+    match local.block_on(runtime, connected) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no connection within {} s", CONNECT_PATIENCE.as_secs())),
+    }
+}
