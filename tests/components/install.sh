@@ -13,7 +13,7 @@ CONTAINERD=2.4.2
 COREDNS=1.15.0
 HELM=4.3.1
 # The versions of the clients are in node-clients/package.json and python-clients/requirements.txt.
-APT_NODE=(runc containernetworking-plugins iptables busybox-static iproute2 openssl buildah procps util-linux)
+APT_NODE=(runc containernetworking-plugins iptables busybox-static iproute2 openssl buildah procps util-linux curl)
 APT_BENCH=(nginx-light wrk)
 APT_BUILD=(musl-tools)
 

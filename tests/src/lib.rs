@@ -1,1 +1,8 @@
+//! Fakes, harnesses and whole-system tests.
+
+pub mod caller;
 pub mod cluster;
+pub mod fakes;
+pub mod gateway;
+pub mod proof;
+pub mod router;
