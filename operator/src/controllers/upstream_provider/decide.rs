@@ -1,0 +1,176 @@
+//! What to say of one UpstreamProvider. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use la_core::credential::{Credential, Credentials};
+use la_core::report::{AccountReport, AccountState as ReportedState};
+use la_core::snapshot::credential_key;
+use la_crds::UpstreamProvider;
+use la_crds::compile::ObjectFault;
+use la_crds::conditions::{self, Holds, Wanted, kind, reason};
+use la_crds::upstream_provider::{AccountState, AccountStatus, UpstreamProviderStatus};
+
+use crate::events::Note;
+
+/// What is known of one UpstreamProvider.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed<'a> {
+    /// The object.
+    pub(crate) provider: &'a UpstreamProvider,
+    /// Now.
+    pub(crate) now: Timestamp,
+    /// What is wrong with it and the Secrets it names.
+    pub(crate) faults: &'a [ObjectFault],
+    /// The credentials that were read, by `provider/account`.
+    pub(crate) credentials: &'a Credentials,
+    /// What pods say of its accounts.
+    pub(crate) reports: &'a [AccountReport],
+}
+
+/// What to say, and when to look again.
+#[derive(Debug, Clone)]
+pub(crate) struct Decision {
+    /// The status as it should be.
+    pub(crate) status: UpstreamProviderStatus,
+    /// Events.
+    pub(crate) notes: Vec<Note>,
+    /// When to look again at the latest.
+    pub(crate) wake: Option<Duration>,
+}
+
+/// Decides what to say.
+pub(crate) fn decide(seen: &Observed<'_>) -> Decision {
+    let mut status = seen.provider.status.clone().unwrap_or_default();
+    status.observed_generation = seen.provider.metadata.generation;
+    status.accounts = accounts(seen);
+    let (ready, all) = (count_ready(&status.accounts), status.accounts.len());
+    status.available = Some(format!("{ready}/{all}"));
+    for wanted in [accepted(seen), resolved(seen, &status.accounts), usable(&status.accounts, ready)] {
+        conditions::set(&mut status.conditions, wanted, seen.provider.metadata.generation, seen.now);
+    }
+    let notes = notes(seen, &status.accounts);
+    Decision { wake: next_end(seen, &status.accounts), status, notes }
+}
+
+fn accounts(seen: &Observed<'_>) -> Vec<AccountStatus> {
+    let accounts = seen.provider.spec.backend.accounts().iter().enumerate();
+    accounts.map(|(at, account)| account_status(seen, at, &account.name)).collect()
+}
+
+fn account_status(seen: &Observed<'_>, at: usize, name: &str) -> AccountStatus {
+    let provider = seen.provider.metadata.name.as_deref().unwrap_or_default();
+    let credential = seen.credentials.get(&credential_key(provider, name));
+    let expires_at = match credential {
+        Some(Credential::OAuth { expires_at, .. }) => *expires_at,
+        Some(Credential::ApiKey { .. }) | None => None,
+    };
+    let (state, message) = match credential {
+        None => unresolved(seen, at),
+        Some(credential) if credential.is_expired(seen.now.as_second()) => (
+            AccountState::Expired,
+            "its credential has passed its end; log in again and update the Secret".to_owned(),
+        ),
+        Some(_) => reported(seen, provider, name),
+    };
+    let credential_expires_at = expires_at.and_then(|at| Timestamp::from_second(at).ok()).map(Time);
+    AccountStatus { name: name.to_owned(), state, message, credential_expires_at }
+}
+
+fn unresolved(seen: &Observed<'_>, at: usize) -> (AccountState, String) {
+    let place = format!("accounts[{at}]");
+    match seen.faults.iter().find(|fault| fault.field.contains(&place)) {
+        Some(fault) if fault.reason == reason::CREDENTIAL_MALFORMED => {
+            (AccountState::Malformed, fault.message.clone())
+        }
+        Some(fault) => (AccountState::Missing, fault.message.clone()),
+        None => (AccountState::Missing, "the provider as a whole cannot be used".to_owned()),
+    }
+}
+
+fn reported(seen: &Observed<'_>, provider: &str, account: &str) -> (AccountState, String) {
+    let refused = seen.reports.iter().find(|report| {
+        report.provider == provider && report.name == account && report.state == ReportedState::Unauthorized
+    });
+    match refused {
+        Some(report) if report.message.is_empty() => {
+            (AccountState::Unauthorized, "the vendor answered 401 to its credential".to_owned())
+        }
+        Some(report) => (AccountState::Unauthorized, report.message.clone()),
+        None => (AccountState::Ready, String::new()),
+    }
+}
+
+fn is_credential_fault(fault: &ObjectFault) -> bool {
+    fault.field.contains(".credential")
+}
+
+fn accepted(seen: &Observed<'_>) -> Wanted {
+    match seen.faults.iter().find(|fault| !is_credential_fault(fault)) {
+        Some(fault) => {
+            Wanted::new(kind::ACCEPTED, false, fault.reason, format!("{}: {}", fault.field, fault.message))
+        }
+        None => Wanted::new(kind::ACCEPTED, true, reason::ACCEPTED, "the spec makes sense"),
+    }
+}
+
+fn resolved(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Wanted {
+    let unread: Vec<_> = accounts
+        .iter()
+        .filter(|account| matches!(account.state, AccountState::Missing | AccountState::Malformed))
+        .map(|account| format!("{}: {}", account.name, account.message))
+        .collect();
+    if unread.is_empty() {
+        return Wanted::new(kind::CREDENTIALS_RESOLVED, true, reason::RESOLVED, "every credential was read");
+    }
+    let reason = seen
+        .faults
+        .iter()
+        .find(|fault| is_credential_fault(fault))
+        .map_or(reason::INVALID_FIELD, |f| f.reason);
+    Wanted::new(kind::CREDENTIALS_RESOLVED, false, reason, unread.join("; "))
+}
+
+fn usable(accounts: &[AccountStatus], ready: usize) -> Wanted {
+    let all = accounts.len();
+    let (holds, reason): (Holds, _) = match ready {
+        0 => (Holds::False, reason::NO_USABLE_ACCOUNT),
+        some if some < all => (Holds::True, reason::PARTLY_AVAILABLE),
+        _ => (Holds::True, reason::AVAILABLE),
+    };
+    Wanted::new(kind::READY, holds, reason, format!("{ready} of {all} accounts can serve"))
+}
+
+fn notes(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Vec<Note> {
+    let faults = seen.faults.iter();
+    let mut notes: Vec<_> = faults
+        .map(|fault| Note::warning(fault.reason, "Resolve", format!("{}: {}", fault.field, fault.message)))
+        .collect();
+    for account in accounts {
+        let said = format!("account {}: {}", account.name, account.message);
+        match account.state {
+            AccountState::Unauthorized => {
+                notes.push(Note::warning(reason::ACCOUNT_AUTH_FAILED, "Serve", said))
+            }
+            AccountState::Expired => notes.push(Note::warning(reason::EXPIRED, "Serve", said)),
+            AccountState::Ready | AccountState::Missing | AccountState::Malformed => {}
+        }
+    }
+    notes
+}
+
+fn count_ready(accounts: &[AccountStatus]) -> usize {
+    accounts.iter().filter(|account| account.state == AccountState::Ready).count()
+}
+
+/// Until the next credential passes its end.
+fn next_end(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Option<Duration> {
+    let ends = accounts.iter().filter_map(|account| account.credential_expires_at.as_ref());
+    let next = ends.map(|end| end.0).filter(|end| *end > seen.now).min()?;
+    let wait = Duration::try_from(next.duration_since(seen.now)).unwrap_or_default();
+    Some(wait.saturating_add(Duration::from_millis(50)))
+}
+
+#[cfg(test)]
+mod tests;

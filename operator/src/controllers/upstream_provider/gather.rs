@@ -1,0 +1,80 @@
+//! Reads everything that decides about one UpstreamProvider.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::ResourceExt as _;
+use la_core::report::AccountReport;
+use la_crds::compile::{Compiled, Mode, World, compile};
+use la_crds::router_proxy::{Candidate, Ledger, Observability, Resources, Route, Shutdown, TokenAdmission};
+use la_crds::{RouterProxy, RouterProxySpec, UpstreamProvider};
+
+use crate::names::ObjectName;
+use crate::secrets::SecretsError;
+use crate::shared::Shared;
+
+/// What compiles of the provider alone, and what pods say of its accounts.
+pub(super) struct Gathered {
+    /// Credentials and faults.
+    pub(super) compiled: Compiled,
+    /// What pods say of accounts in this namespace.
+    pub(super) reports: Vec<AccountReport>,
+}
+
+/// Observes `provider`.
+pub(super) async fn gather(
+    shared: &Arc<Shared>,
+    provider: &UpstreamProvider,
+) -> Result<Gathered, SecretsError> {
+    let namespace = provider.namespace().unwrap_or_default();
+    let secrets = shared.secrets.read(&namespace, &secret_names(provider)).await?;
+    let proxy = only_for(provider, &namespace);
+    let mut compiled = compile(&World {
+        proxy: &proxy,
+        providers: std::slice::from_ref(provider),
+        tokens: &[],
+        namespaces: &BTreeMap::new(),
+        secrets: &secrets,
+        keys: &[],
+        admin_keys: &[],
+        mode: Mode::Cluster,
+    });
+    compiled.faults.retain(|fault| fault.kind == "UpstreamProvider" && fault.name == provider.name_any());
+    Ok(Gathered { compiled, reports: reports(shared, &namespace) })
+}
+
+/// The Secrets that `provider` names.
+pub(crate) fn secret_names(provider: &UpstreamProvider) -> BTreeSet<String> {
+    let accounts = provider.spec.backend.accounts().iter();
+    accounts.filter_map(|account| account.credential.secret_ref()).map(|secret| secret.name.clone()).collect()
+}
+
+/// A proxy whose only route leads to `provider`, so that a provider is judged by the rules of compilation
+/// whether or not a real proxy uses it.
+fn only_for(provider: &UpstreamProvider, namespace: &str) -> RouterProxy {
+    let candidates = vec![Candidate { provider: provider.name_any() }];
+    let spec = RouterProxySpec {
+        image: None,
+        replicas: 0,
+        tokens: TokenAdmission::default(),
+        routes: vec![Route { matching: None, candidates }],
+        ledger: Ledger::default(),
+        shutdown: Shutdown::default(),
+        resources: Resources::default(),
+        observability: Observability::default(),
+    };
+    let mut proxy = RouterProxy::new("provider-check", spec);
+    proxy.metadata.namespace = Some(namespace.to_owned());
+    proxy
+}
+
+fn reports(shared: &Shared, namespace: &str) -> Vec<AccountReport> {
+    let proxies = shared.stores.proxies.state_filter(|proxy| proxy.namespace().as_deref() == Some(namespace));
+    let mut reports = Vec::new();
+    for proxy in proxies {
+        for pod in shared.fleet.pods_of(&ObjectName::of(proxy.as_ref())).into_values() {
+            reports.extend(pod.report.into_iter().flat_map(|report| report.accounts));
+        }
+    }
+    reports
+}

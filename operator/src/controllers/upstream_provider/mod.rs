@@ -1,0 +1,62 @@
+//! UpstreamProvider: are its credentials there, and can its accounts serve? Writes nothing but its status;
+//! the credentials reach a proxy with the proxy's snapshot.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::{Resource as _, ResourceExt as _};
+use la_crds::UpstreamProvider;
+
+use self::decide::{Observed, decide};
+use crate::controllers::status;
+use crate::secrets::SecretsError;
+use crate::shared::Shared;
+
+mod decide;
+mod gather;
+
+pub(crate) use gather::secret_names;
+
+/// Why an UpstreamProvider could not be reconciled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProviderError {
+    /// Its Secrets cannot be read.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// Its status cannot be written.
+    #[error(transparent)]
+    Status(#[from] status::StatusError),
+}
+
+/// Says how one UpstreamProvider is.
+pub(crate) async fn reconcile(
+    provider: Arc<UpstreamProvider>,
+    shared: Arc<Shared>,
+) -> Result<Action, ProviderError> {
+    if provider.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let gathered = gather::gather(&shared, &provider).await?;
+    let decision = decide(&Observed {
+        provider: &provider,
+        now: Timestamp::now(),
+        faults: &gathered.compiled.faults,
+        credentials: &gathered.compiled.credentials,
+        reports: &gathered.reports,
+    });
+    let object = provider.object_ref(&());
+    let calm = decision.notes.is_empty();
+    shared.events.publish(decision.notes, &object).await;
+    if calm {
+        shared.events.forget(&object);
+    }
+    status::write(&shared.client, provider.as_ref(), provider.status.as_ref(), &decision.status).await?;
+    Ok(decision.wake.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// Namespaces that have a provider: the only ones whose Secrets are looked at.
+pub(crate) fn namespaces(shared: &Shared) -> BTreeSet<String> {
+    shared.stores.providers.state().iter().filter_map(|provider| provider.namespace()).collect()
+}

@@ -1,0 +1,115 @@
+//! What all controllers share: the client, the watched objects, and what is known beyond the API server.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::Store;
+use kube::{Client, ResourceExt as _};
+use la_crds::{RouterProxy, RouterToken, UpstreamProvider};
+
+use crate::events::Events;
+use crate::frames::Frames;
+use crate::keys::KeyRing;
+use crate::metrics::Metrics;
+use crate::names::ObjectName;
+use crate::proxies::Fleet;
+use crate::published::Published;
+use crate::queue::Queue;
+use crate::secrets::ProviderSecrets;
+use crate::verified::Verified;
+
+/// What the command line decides for every controller.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Image of proxy pods whose RouterProxy names none.
+    pub(crate) proxy_image: String,
+    /// Admin port of proxy pods.
+    pub(crate) admin_port: u16,
+}
+
+/// The watched objects.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    /// Every RouterToken.
+    pub(crate) tokens: Store<RouterToken>,
+    /// Every UpstreamProvider.
+    pub(crate) providers: Store<UpstreamProvider>,
+    /// Every RouterProxy.
+    pub(crate) proxies: Store<RouterProxy>,
+    /// Every namespace, for its labels.
+    pub(crate) namespaces: Store<Namespace>,
+    /// Metadata of the Secrets that carry our label.
+    pub(crate) secrets: Store<PartialObjectMeta<Secret>>,
+    /// StatefulSets that carry our label.
+    pub(crate) sets: Store<StatefulSet>,
+    /// Pods of proxies.
+    pub(crate) pods: Store<Pod>,
+}
+
+/// Objects that wait to be reconciled.
+#[derive(Clone)]
+pub(crate) struct Queues {
+    /// RouterTokens.
+    pub(crate) tokens: Queue<RouterToken>,
+    /// UpstreamProviders.
+    pub(crate) providers: Queue<UpstreamProvider>,
+    /// RouterProxies.
+    pub(crate) proxies: Queue<RouterProxy>,
+}
+
+/// Everything a controller needs.
+pub(crate) struct Shared {
+    /// The API server.
+    pub(crate) client: Client,
+    /// What the command line decides.
+    pub(crate) settings: Settings,
+    /// The watched objects.
+    pub(crate) stores: Stores,
+    /// Objects that wait to be reconciled.
+    pub(crate) queues: Queues,
+    /// The signing keys of every proxy.
+    pub(crate) keys: KeyRing,
+    /// What was last written for every proxy.
+    pub(crate) published: Arc<Published>,
+    /// What proxy pods report.
+    pub(crate) fleet: Fleet,
+    /// The Secrets that providers name.
+    pub(crate) secrets: ProviderSecrets,
+    /// Objects of proxies that were lately found as they should be.
+    pub(crate) frames: Frames,
+    /// Minted Secrets that were found as they should be.
+    pub(crate) verified: Verified,
+    /// Events.
+    pub(crate) events: Events,
+    /// Counters.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Queues {
+    /// Empty queues.
+    pub(crate) fn new() -> Self {
+        Self { tokens: Queue::new(), providers: Queue::new(), proxies: Queue::new() }
+    }
+}
+
+impl Stores {
+    /// The RouterTokens that name `proxy`.
+    pub(crate) fn tokens_of(&self, proxy: &ObjectName) -> Vec<Arc<RouterToken>> {
+        self.tokens.state_filter(|token| proxy_of(token) == *proxy)
+    }
+
+    /// The pods that carry the label of `proxy`.
+    pub(crate) fn pods_of(&self, proxy: &ObjectName) -> Vec<Arc<Pod>> {
+        self.pods.state_filter(|pod| {
+            pod.namespace().is_some_and(|namespace| namespace == proxy.namespace)
+                && pod.labels().get(la_crds::names::LABEL_PROXY) == Some(&proxy.name)
+        })
+    }
+}
+
+/// The proxy that `token` names.
+pub(crate) fn proxy_of(token: &RouterToken) -> ObjectName {
+    ObjectName::new(token.proxy_namespace(), &token.spec.proxy_ref.name)
+}

@@ -1,0 +1,148 @@
+//! Which objects are reconciled because of which change.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use kube::core::PartialObjectMeta;
+use kube::{Resource, ResourceExt as _};
+use la_crds::names::{LABEL_PROXY, snapshot_secret};
+use la_crds::router_token::RouterTokenStatus;
+use la_crds::{RouterProxy, RouterToken, UpstreamProvider};
+
+use crate::controllers::router_token::records;
+use crate::controllers::{router_proxy, upstream_provider};
+use crate::names::{ObjectName, TOKEN_ANNOTATION};
+use crate::shared::{Queues, Shared, Stores, proxy_of};
+use crate::watch::Change;
+
+/// A RouterToken: itself when people changed it, its proxy when what is served changed.
+pub(crate) fn token(shared: &Shared, change: Change<'_, RouterToken>) {
+    let Some(token) = change.newest() else { return };
+    let own = |t: &RouterToken| (t.uid(), t.metadata.generation, t.metadata.deletion_timestamp.clone());
+    if change.differs(own) {
+        push_token(&shared.queues, token);
+    }
+    let texts = |status: &RouterTokenStatus| records::issued(&status.tokens);
+    let served = |t: &'_ RouterToken| {
+        (t.uid(), t.spec.clone(), t.status.as_ref().map(texts), t.metadata.deletion_timestamp.clone())
+    };
+    if change.differs(served) {
+        push_proxy(&shared.queues, &proxy_of(token));
+    }
+}
+
+/// An UpstreamProvider: itself, and the proxies whose routes lead to it.
+pub(crate) fn provider(shared: &Shared, change: Change<'_, UpstreamProvider>) {
+    let Some(provider) = change.newest() else { return };
+    if change.after.is_none() {
+        shared.secrets.keep_only(&upstream_provider::namespaces(shared));
+    }
+    if change.differs(|p| (p.uid(), p.metadata.generation)) {
+        let name = ObjectName::of(provider);
+        shared.queues.providers.push_named(&name.namespace, &name.name);
+        push_users_of(&shared.stores, &shared.queues, &name);
+    }
+}
+
+/// A RouterProxy: itself, and the tokens that name it.
+pub(crate) fn proxy(shared: &Arc<Shared>, change: Change<'_, RouterProxy>) {
+    let Some(proxy) = change.newest() else { return };
+    if !change.differs(|p| (p.uid(), p.metadata.generation)) {
+        return;
+    }
+    let name = ObjectName::of(proxy);
+    let replaced = change.after.map(|p| p.uid()) != change.before.map(|p| p.uid());
+    if change.before.is_some() && replaced {
+        router_proxy::forget(shared, &name);
+    }
+    push_proxy(&shared.queues, &name);
+    for token in shared.stores.tokens_of(&name) {
+        push_token(&shared.queues, &token);
+    }
+}
+
+/// A namespace whose labels changed: its tokens, and every proxy that chooses namespaces by label.
+pub(crate) fn namespace(shared: &Shared, change: Change<'_, Namespace>) {
+    let Some(namespace) = change.newest().filter(|_| change.differs(|n| n.metadata.labels.clone())) else {
+        return;
+    };
+    for proxy in shared.stores.proxies.state() {
+        if proxy.spec.tokens.allowed_namespaces.selector.is_some() {
+            push_proxy(&shared.queues, &ObjectName::of(proxy.as_ref()));
+        }
+    }
+    for token in shared.stores.tokens.state() {
+        if token.namespace().as_deref() == Some(&namespace.name_any()) {
+            push_token(&shared.queues, &token);
+        }
+    }
+}
+
+/// A Secret that carries our label: the RouterToken or RouterProxy it was made for.
+pub(crate) fn own_secret(shared: &Shared, change: Change<'_, PartialObjectMeta<Secret>>) {
+    let Some(secret) = change.newest() else { return };
+    let name = ObjectName::of(secret);
+    if change.after.is_none() {
+        shared.verified.forget(&name);
+    }
+    if let Some(token) = secret.annotations().get(TOKEN_ANNOTATION) {
+        shared.queues.tokens.push_named(&name.namespace, token);
+    }
+    let Some(proxy) = secret.labels().get(LABEL_PROXY) else { return };
+    let proxy = ObjectName::new(&name.namespace, proxy);
+    let version = change.after.and_then(kube::ResourceExt::resource_version);
+    let newest = shared.published.newest(&proxy).map(|edition| edition.version);
+    if name.name != snapshot_secret(&proxy.name) || version.is_none() || newest != version {
+        push_proxy(&shared.queues, &proxy);
+    }
+}
+
+/// A StatefulSet or pod of a proxy: the proxy.
+pub(crate) fn set(shared: &Shared, change: Change<'_, StatefulSet>) {
+    of_proxy(shared, change);
+}
+
+/// See [`set`].
+pub(crate) fn pod(shared: &Shared, change: Change<'_, Pod>) {
+    of_proxy(shared, change);
+}
+
+/// A Secret that some provider may name: the providers that do, and their proxies.
+pub(crate) fn provider_secret(stores: &Stores, queues: &Queues, secret: &ObjectName) {
+    for provider in stores.providers.state() {
+        let name = ObjectName::of(provider.as_ref());
+        if name.namespace == secret.namespace
+            && upstream_provider::secret_names(&provider).contains(&secret.name)
+        {
+            queues.providers.push_named(&name.namespace, &name.name);
+            push_users_of(stores, queues, &name);
+        }
+    }
+}
+
+fn of_proxy<K: Resource>(shared: &Shared, change: Change<'_, K>) {
+    let Some(object) = change.newest() else { return };
+    if let (Some(proxy), Some(namespace)) = (object.labels().get(LABEL_PROXY), object.namespace()) {
+        shared.queues.proxies.push_named(&namespace, proxy);
+    }
+}
+
+fn push_users_of(stores: &Stores, queues: &Queues, provider: &ObjectName) {
+    for proxy in stores.proxies.state() {
+        let leads_there =
+            proxy.spec.routes.iter().flat_map(|r| &r.candidates).any(|c| c.provider == provider.name);
+        let name = ObjectName::of(proxy.as_ref());
+        if name.namespace == provider.namespace && leads_there {
+            push_proxy(queues, &name);
+        }
+    }
+}
+
+fn push_token(queues: &Queues, token: &RouterToken) {
+    queues.tokens.push_named(&token.namespace().unwrap_or_default(), &token.name_any());
+}
+
+fn push_proxy(queues: &Queues, proxy: &ObjectName) {
+    queues.proxies.push_named(&proxy.namespace, &proxy.name);
+}
