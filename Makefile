@@ -17,6 +17,10 @@ IMAGES := $(CARGO_TARGET_DIR)/images
 export LA_ROUTER_BIN ?= $(CARGO_TARGET_DIR)/debug/la-router
 export LA_OPERATOR_BIN ?= $(CARGO_TARGET_DIR)/debug/la-router-operator
 
+# One selection for every build and test of the workspace, so that nothing is compiled twice. Test builds of the
+# operator have points at which tests kill it; images are built without them.
+WORKSPACE := --locked --workspace --features la-operator/fault-points
+
 # say N/M,TEXT: one line of progress.
 say = @printf '\n\033[1m[$(1)]\033[0m $(2)\n'
 
@@ -53,29 +57,29 @@ test: ## Unit, standalone, contract and API-server tests
 	$(call say,2/6,API server and Helm: built from Go modules; 10 minutes the first time)
 	@tests/components/install.sh kube helm
 	$(call say,3/6,building both programs: 4 minutes the first time)
-	@cargo build --locked --workspace --bins
+	@cargo build $(WORKSPACE) --bins
 	$(call say,4/6,unit tests)
-	@cargo test --locked --workspace --lib --bins
+	@cargo test $(WORKSPACE) --lib --bins
 	$(call say,5/6,standalone and contract tests: real processes on loopback)
-	@cargo test --locked --workspace --test standalone --test contract
+	@cargo test $(WORKSPACE) --test standalone --test contract
 	$(call say,6/6,API-server tests: etcd; API server and controller manager)
-	@cargo test --locked --workspace --test cluster
+	@cargo test $(WORKSPACE) --test cluster
 
 e2e: images ## Whole node: kubelet, helm install, pods, revocation (needs root)
 	$(call say,1/2,components of the node: 15 minutes the first time)
 	@tests/components/install.sh apt kube containerd coredns helm
 	$(call say,2/2,e2e tests)
-	@cargo build --locked --workspace --bins
-	@cargo test --locked --workspace --test e2e -- --nocapture
+	@cargo build $(WORKSPACE) --bins
+	@cargo test $(WORKSPACE) --test e2e
 
 clients: ## Claude Code and the official SDKs against the router (needs root)
 	$(call say,1/3,tools)
 	@.ci/tools.sh rust go clients
 	@tests/components/install.sh apt node-clients python-clients
 	$(call say,2/3,building both programs)
-	@cargo build --locked --workspace --bins
+	@cargo build $(WORKSPACE) --bins
 	$(call say,3/3,client tests)
-	@cargo test --locked --workspace --test clients -- --nocapture
+	@cargo test $(WORKSPACE) --test clients -- --nocapture
 
 bench: ## Compare with nginx on this machine; writes the table
 	@.ci/tools.sh rust
@@ -86,7 +90,7 @@ lint: ## Format, clippy and docs with warnings denied, dependencies, file rules
 	$(call say,1/5,format)
 	@cargo fmt --all --check
 	$(call say,2/5,clippy)
-	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(call say,3/5,docs)
 	@RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
 	$(call say,4/5,cargo deny)
@@ -102,15 +106,14 @@ deny: ## Licences, sources, duplicate and banned crates; advisories where reacha
 chart-lint: ## helm lint, and the drift of CRDs, chart and plain manifests
 	@tests/components/install.sh helm
 	@$(HELM) lint --quiet --strict charts/la-router
-	@cargo test --locked --workspace --test contract
+	@cargo test $(WORKSPACE) --test contract
 
 ci: ## Everything that a change must pass
 	@.ci/tools.sh rust go images clients lint
 	@$(MAKE) lint
-	@$(MAKE) chart-lint
 	@$(MAKE) test
-	@$(MAKE) clients
 	@$(MAKE) e2e
+	@$(MAKE) clients
 
 proof: ## ci with the long random tests at their full number of rounds
 	@LA_PROOF=1 $(MAKE) ci

@@ -12,4 +12,6 @@ mod dependencies;
 #[cfg(test)]
 mod derived;
 #[cfg(test)]
+mod prose;
+#[cfg(test)]
 mod samples;
