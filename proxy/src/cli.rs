@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::CommandFactory as _;
 
 use crate::app::{self, Failure};
-use crate::logs;
-use crate::settings::{Command, CommandLine, Lookup, ServeArgs, ServeSettings};
+use crate::{forward, logs};
+use crate::settings::{Command, CommandLine, ForwardSettings, Lookup, ServeArgs, ServeSettings};
 
 mod beside;
 mod doctor;
@@ -34,7 +34,11 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut CommandLine::command(), "la-router", &mut script);
             say(&String::from_utf8_lossy(&script))
         }
-        Some(Command::Forward(_)) => Err(Failure::Configuration(vec!["forward: is not here yet".to_owned()])),
+        Some(Command::Forward(args)) => {
+            let settings = ForwardSettings::read(&args, &lookup).map_err(Failure::Configuration)?;
+            logs::start(&settings.logging);
+            forward::run(&settings)
+        }
     }
 }
 

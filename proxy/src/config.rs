@@ -1,7 +1,7 @@
 //! What is served: the snapshot in the form that requests use, and where it comes from.
 
 pub mod feed;
-mod fingerprint;
+pub(crate) mod fingerprint;
 mod flags;
 pub mod generation;
 pub mod live;

@@ -13,12 +13,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 mod accept;
-mod connection;
+pub(crate) mod connection;
 mod framing;
 mod guard;
 mod head;
 pub mod seat;
-mod socket;
+pub(crate) mod socket;
 pub mod violation;
 pub mod worker;
 

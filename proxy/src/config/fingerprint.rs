@@ -11,11 +11,11 @@ use std::path::Path;
 
 /// Collects the state of files into one number.
 #[derive(Default)]
-pub(super) struct Fingerprint(DefaultHasher);
+pub(crate) struct Fingerprint(DefaultHasher);
 
 impl Fingerprint {
     /// Adds a file or folder, whether it is there or not.
-    pub(super) fn add(&mut self, path: &Path) {
+    pub(crate) fn add(&mut self, path: &Path) {
         match fs::metadata(path) {
             Ok(meta) => {
                 (meta.dev(), meta.ino(), meta.size()).hash(&mut self.0);
@@ -26,7 +26,7 @@ impl Fingerprint {
     }
 
     /// Adds every file directly in a folder.
-    pub(super) fn add_folder(&mut self, folder: &Path) {
+    pub(crate) fn add_folder(&mut self, folder: &Path) {
         self.add(folder);
         let Ok(entries) = fs::read_dir(folder) else { return };
         let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
@@ -38,7 +38,7 @@ impl Fingerprint {
     }
 
     /// The number; the same for the same state.
-    pub(super) fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.finish()
     }
 }

@@ -5,13 +5,16 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use http_body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::framing::MAX_HEAD_BYTES;
 use super::guard::Guard;
+use super::seat::Seat;
 use super::worker::Worker;
 use crate::pipeline;
 
@@ -20,14 +23,25 @@ const MAX_BUFFER_BYTES: usize = MAX_HEAD_BYTES + 8 * 1024;
 
 /// Serves requests until client, vendor or router have had enough.
 pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream) {
-    // Events of a stream are small and must not wait for each other.
-    let _ = socket.set_nodelay(true);
     let seat = worker.seats.take();
-    let guard = Guard::new(socket, Rc::clone(&seat));
     let service = service_fn(|request| {
         let answer = pipeline::handle(Rc::clone(&worker), Rc::clone(&seat), request);
         async { Ok::<_, Infallible>(answer.await) }
     });
+    converse(&seat, socket, service).await;
+}
+
+/// Has `service` answer what comes over `socket`, until either side or `seat` has had enough.
+pub(crate) async fn converse<S, B>(seat: &Rc<Seat>, socket: TcpStream, service: S)
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // Events of a stream are small and must not wait for each other.
+    let _ = socket.set_nodelay(true);
+    let guard = Guard::new(socket, Rc::clone(seat));
     let connection =
         http1::Builder::new().max_buf_size(MAX_BUFFER_BYTES).serve_connection(TokioIo::new(guard), service);
     let mut connection = pin!(connection);

@@ -12,7 +12,7 @@ const BACKLOG: i32 = 4_096;
 ///
 /// # Errors
 /// When the address is not of this machine, or in use, even by another router.
-pub(super) fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+pub(crate) fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     if count == 1 {
         return Ok(vec![bind(address, false)?]);
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use http_body::Body;
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -42,6 +43,16 @@ pub enum ConnectError {
 
 /// Connects to `place`. How long that may take is the caller's to limit.
 pub async fn connect(place: &Place) -> Result<Sender, ConnectError> {
+    connect_for(place).await
+}
+
+/// Connects to `place` for requests whose bodies are of another kind.
+pub async fn connect_for<B>(place: &Place) -> Result<http1::SendRequest<B>, ConnectError>
+where
+    B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let socket = connect_tcp(place).await?;
     // Requests are written whole; waiting for more would only delay them.
     let _ = socket.set_nodelay(true);
