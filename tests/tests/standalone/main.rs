@@ -1,0 +1,16 @@
+//! The router as a real process on loopback, in front of a scripted upstream. No Kubernetes, no network.
+
+#[cfg(test)]
+mod bytes;
+#[cfg(test)]
+mod ledger_crashes;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod stories;
+#[cfg(test)]
+mod endings;
+#[cfg(test)]
+mod heads;
+#[cfg(test)]
+mod paths;
