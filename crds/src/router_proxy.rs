@@ -67,6 +67,7 @@ pub use selector::{NamespaceSelector, Requirement, SelectorOperator};
     crates(kube_core = "::kube_core"),
     validation = Rule::new("!has(self.ledger.embedded) || self.replicas <= 1")
         .message("an embedded ledger belongs to one replica; replicas must be 0 or 1")
+        .field_path(".replicas")
 )]
 pub struct RouterProxySpec {
     /// The image of the pods; the operator's default when left out.

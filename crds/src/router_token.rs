@@ -61,9 +61,11 @@ use crate::schema;
 #[x_kube(
     crates(kube_core = "::kube_core"),
     validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))")
-        .message("renewBefore and renewBeforePercentage exclude each other"),
+        .message("renewBefore and renewBeforePercentage exclude each other")
+        .field_path(".renewBefore"),
     validation = Rule::new("!has(self.renewBefore) || duration(self.renewBefore) < duration(self.duration)")
-        .message("renewBefore must be shorter than duration")
+        .message("must be shorter than duration")
+        .field_path(".renewBefore")
 )]
 pub struct RouterTokenSpec {
     /// The RouterProxy that serves this token. Cannot be changed: a token's text is made for one proxy, and

@@ -94,7 +94,7 @@ pub(crate) const BASE_URL_MESSAGE: &str =
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     crates(kube_core = "::kube_core"),
-    validation = Rule::new("!has(self.credential.directory)").message(DIRECTORY_MESSAGE)
+    validation = Rule::new("!has(self.credential.directory)").message(DIRECTORY_MESSAGE).field_path(".credential.directory")
 )]
 pub struct Account {
     /// Its name, unique in this provider; shown in statuses, logs and errors.

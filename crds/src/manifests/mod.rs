@@ -4,6 +4,7 @@
 //! is there twice. Reading the files themselves is left to the caller, and so is what only shows when all
 //! objects meet: [`crate::compile`] reports that, and [`Manifests::locate`] says in which file.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -21,6 +22,7 @@ mod shape;
 mod tests;
 
 use object::Object;
+use shape::Shape;
 
 /// The namespace of objects that name none, as with `kubectl`.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -137,23 +139,35 @@ impl Manifests {
 struct Reader {
     read: Manifests,
     faults: Vec<ManifestFault>,
+    shapes: Shapes,
+}
+
+/// The shapes of the specs, made when the first object of a kind comes.
+#[derive(Default)]
+struct Shapes {
+    token: OnceCell<Shape>,
+    provider: OnceCell<Shape>,
+    proxy: OnceCell<Shape>,
 }
 
 impl Reader {
     fn take(&mut self, mut object: Object<'_>) {
         match (object.api_version(), object.kind()) {
             (API_VERSION, "RouterToken") => {
-                let token: Option<RouterToken> =
-                    object.typed(|token: &RouterToken| rules::router_token(&token.spec));
+                let shape = self.shapes.token.get_or_init(Shape::of_spec::<RouterToken>);
+                let token = object.typed(shape, |token: &RouterToken| rules::router_token(&token.spec));
                 self.keep(object, token, |read, _, token| read.tokens.push(token));
             }
             (API_VERSION, "UpstreamProvider") => {
-                let provider: Option<UpstreamProvider> = object.typed(provider_rules);
+                let shape = self.shapes.provider.get_or_init(Shape::of_spec::<UpstreamProvider>);
+                let provider = object.typed(shape, provider_rules);
                 self.keep(object, provider, |read, _, provider| read.providers.push(provider));
             }
             (API_VERSION, "RouterProxy") => {
                 let name = object.name().to_owned();
-                let proxy = object.typed(|proxy: &RouterProxy| rules::router_proxy(&name, &proxy.spec));
+                let shape = self.shapes.proxy.get_or_init(Shape::of_spec::<RouterProxy>);
+                let proxy =
+                    object.typed(shape, |proxy: &RouterProxy| rules::router_proxy(&name, &proxy.spec));
                 self.keep(object, proxy, |read, _, proxy| read.proxies.push(proxy));
             }
             ("v1", "Secret") => {
@@ -171,6 +185,13 @@ impl Reader {
             (version, "RouterToken" | "UpstreamProvider" | "RouterProxy") => {
                 let message = format!("is {version:?}, this la-router reads {API_VERSION} only");
                 object.fault("apiVersion", message);
+                self.faults.extend(object.into_faults());
+            }
+            (_, "") => {
+                object.fault(
+                    "kind",
+                    "is missing; each document is one object with apiVersion, kind and metadata",
+                );
                 self.faults.extend(object.into_faults());
             }
             (version, kind) => {

@@ -1,6 +1,5 @@
 //! One object of a manifest: its identity, its faults, and the way to a typed one.
 
-use kube_core::CustomResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -110,26 +109,25 @@ impl<'a> Object<'a> {
         self.faults.extend(found);
     }
 
-    /// The typed object, if it is faultless by its schema and by `rules`.
-    pub(super) fn typed<T>(&mut self, rules: impl FnOnce(&T) -> Vec<Broken>) -> Option<T>
+    /// The typed object, held against the shape of its `spec` and against `rules`.
+    pub(super) fn typed<T>(&mut self, shape: &Shape, rules: impl FnOnce(&T) -> Vec<Broken>) -> Option<T>
     where
-        T: CustomResourceExt + DeserializeOwned,
+        T: DeserializeOwned,
     {
         self.check_frame(&["spec"]);
         let none = Value::Object(Map::new());
         let spec = self.fields.get("spec").unwrap_or(&none).clone();
-        let found = Shape::of_spec(&T::crd()).faults("spec", &spec);
-        if !found.is_empty() {
-            self.faults.extend(found);
-            return None;
-        }
+        let found = shape.faults("spec", &spec);
+        self.faults.extend(found);
         let mut metadata = self.fields.get("metadata").cloned().unwrap_or(none);
         if let Some(metadata) = metadata.as_object_mut() {
             metadata.insert("namespace".to_owned(), self.namespace().into());
         }
         match serde_json::from_value::<T>(json!({ "metadata": metadata, "spec": spec })) {
             Ok(object) => {
-                self.faults.extend(rules(&object));
+                let unsaid: Vec<_> =
+                    rules(&object).into_iter().filter(|broken| self.is_unsaid(broken)).collect();
+                self.faults.extend(unsaid);
                 Some(object)
             }
             // The schema should have said so; better a clumsy message than a missing one.
@@ -139,6 +137,12 @@ impl<'a> Object<'a> {
             }
             Err(_) => None,
         }
+    }
+
+    /// Whether nothing was said of this field, what it is in, or what is in it.
+    fn is_unsaid(&self, broken: &Broken) -> bool {
+        let related = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
+        !self.faults.iter().any(|said| related(&said.field, &broken.field))
     }
 }
 

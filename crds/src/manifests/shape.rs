@@ -3,8 +3,9 @@
 //! Knows the part of JSON Schema that our definitions use, and nothing of CEL: see [`crate::rules`].
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
+use kube_core::CustomResourceExt;
 use regex_lite::Regex;
 use serde_json::{Map, Value};
 
@@ -21,8 +22,9 @@ impl Shape {
         Self(serde_json::from_value(schema).unwrap_or_else(|_| nothing()))
     }
 
-    /// The schema of `spec` in a definition with one version.
-    pub(super) fn of_spec(definition: &CustomResourceDefinition) -> Self {
+    /// The schema of a kind's `spec`.
+    pub(super) fn of_spec<T: CustomResourceExt>() -> Self {
+        let definition = T::crd();
         let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
         let root = schema.and_then(|schema| schema.open_api_v3_schema.as_ref());
         let spec = root.and_then(|root| root.properties.as_ref()).and_then(|fields| fields.get("spec"));
