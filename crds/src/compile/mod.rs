@@ -23,8 +23,8 @@ mod routes;
 mod tests;
 mod tokens;
 
-/// Everything that decides what one proxy serves.
-#[derive(Debug, Clone, Copy)]
+/// Everything that decides what one proxy serves. Has no `Debug`, because Kubernetes' Secrets show theirs.
+#[derive(Clone, Copy)]
 pub struct World<'a> {
     /// The proxy.
     pub proxy: &'a RouterProxy,

@@ -28,7 +28,7 @@ use shape::Shape;
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a folder of manifests holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Manifests {
     /// The proxies.
     pub proxies: Vec<RouterProxy>,
@@ -131,6 +131,13 @@ impl Manifests {
             field: fault.field.clone(),
             message: fault.message.clone(),
         }
+    }
+}
+
+/// Names what was read, and nothing that a Secret holds.
+impl std::fmt::Debug for Manifests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.files.keys()).finish()
     }
 }
 

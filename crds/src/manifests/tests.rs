@@ -181,6 +181,8 @@ fn secrets_and_namespaces_are_read_as_kubernetes_would() {
     assert_eq!(names, ["platform", "team-a"]);
     assert_eq!(manifests.namespaces["team-a"]["team"], "a");
     assert_eq!(manifests.namespaces["platform"]["kubernetes.io/metadata.name"], "platform");
+    let shown = format!("{manifests:?}");
+    assert!(shown.contains("platform") && !shown.contains("110") && !shown.contains("new"), "{shown}");
 }
 
 #[test]
