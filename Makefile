@@ -38,8 +38,9 @@ images: ## Build both images from static binaries, as docker archives
 	$(call say,1/3,tools)
 	@.ci/tools.sh rust images
 	@tests/components/install.sh apt
-	$(call say,2/3,static binaries for $(TRIPLE): 4 to 8 minutes the first time)
-	@cargo build --locked --release --target $(TRIPLE) -p la-proxy -p la-operator
+	$(call say,2/3,static binaries for $(TRIPLE): 6 to 12 minutes the first time)
+	@cargo build --locked --release --target $(TRIPLE) -p la-proxy
+	@cargo build --locked --release --target $(TRIPLE) -p la-operator
 	$(call say,3/3,images la-router:$(VERSION) and la-router-operator:$(VERSION))
 	@rm -rf $(IMAGES) && mkdir -p $(IMAGES)/context/data
 	@cp $(CARGO_TARGET_DIR)/$(TRIPLE)/release/la-router $(CARGO_TARGET_DIR)/$(TRIPLE)/release/la-router-operator $(IMAGES)/context/
@@ -82,7 +83,7 @@ clients: ## Claude Code and the official SDKs against the router (needs root)
 	@cargo test $(WORKSPACE) --test clients -- --nocapture
 
 bench: ## Compare with nginx on this machine; writes the table
-	@.ci/tools.sh rust
+	@.ci/tools.sh rust images
 	@tests/components/install.sh apt
 	@tests/bench/run.sh
 
