@@ -47,6 +47,13 @@ rust() {
   fi
 }
 
+go_version() {
+  local version
+  version=$(go env GOVERSION 2>/dev/null | sed 's/^go1\.\([0-9]*\).*/\1/')
+  # From 1.21 on, Go fetches the version that a go.mod asks for.
+  [ "${version:-0}" -ge 21 ] || missing+=("Go 1.21 or newer, this one is ${version:+1.}${version:-missing}: https://go.dev/dl")
+}
+
 musl_target() {
   local triple
   triple=$(uname -m)-unknown-linux-musl
@@ -68,7 +75,7 @@ after=()
 for group in "$@"; do
   case $group in
     rust) want cc build-essential; command -v cargo >/dev/null 2>&1 || want curl curl; after+=(rust) ;;
-    go) want go golang-go; want openssl openssl; want git git ;;
+    go) want go golang-go; want openssl openssl; after+=(go_version) ;;
     images) after+=(musl_target) ;;
     clients) want npm npm; want python3 python3
              python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv) ;;
