@@ -61,11 +61,14 @@ struct Known {
     ended: AtomicU64,
 }
 
+/// The files at a step; requests that had ended before, and had started after, they were copied.
+type Image = (Step, u64, tempfile::TempDir, u64);
+
 #[test]
 fn crash_between_any_two_steps_loses_nothing_and_gives_nothing_away() {
     let dir = tempfile::tempdir().unwrap();
     let known = Arc::new(Known::default());
-    let images: Arc<Mutex<Vec<(Step, u64, tempfile::TempDir, u64)>>> = Arc::default();
+    let images: Arc<Mutex<Vec<Image>>> = Arc::default();
     let probe: Probe = {
         let (known, images, dir) = (Arc::clone(&known), Arc::clone(&images), dir.path().to_owned());
         Arc::new(move |step| {

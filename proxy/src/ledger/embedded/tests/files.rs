@@ -123,12 +123,15 @@ fn use_outlives_the_token_by_30_days_though_the_token_was_idle_before() {
     assert_eq!(used(&ledger, "a"), (3, 0));
 }
 
+/// A file, and what is done to it.
+type Damage = (&'static str, fn(&Path));
+
 #[test]
 fn damage_is_refused_with_one_sentence_and_nothing_is_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(setup(dir.path())).unwrap();
     spend(&ledger, "a", 60);
-    let damages: [(&str, fn(&Path)); 6] = [
+    let damages: [Damage; 6] = [
         ("ledger.redb", |dir| std::fs::write(dir.join("ledger.redb"), b"").unwrap()),
         ("ledger.redb", |dir| std::fs::write(dir.join("ledger.redb"), vec![7; 20_000]).unwrap()),
         ("ledger.redb", |dir| std::fs::remove_file(dir.join("ledger.redb")).unwrap()),

@@ -1,0 +1,162 @@
+//! The limit holds under load and over kills: a vendor never sees more than was allowed, and nothing that a
+//! client got an answer to is forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use la_tests::caller::{Call, Caller};
+use la_tests::cluster::eventually;
+use la_tests::fakes::FakeUpstream;
+use la_tests::fakes::vendor::{self, Known};
+use la_tests::proof;
+use la_tests::router::{Router, Setup};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::task::JoinSet;
+
+/// What clients were answered, all together.
+#[derive(Default)]
+struct Answers {
+    /// Whole answers with status 200.
+    complete: AtomicU64,
+    /// Refusals because the budget is used up.
+    exhausted: AtomicBool,
+    /// Anything that should not have been answered.
+    odd: std::sync::Mutex<Vec<String>>,
+}
+
+fn body(model: &str, stream: bool) -> String {
+    format!(
+        r#"{{"model":"{model}","max_tokens":16,"stream":{stream},"messages":[{{"role":"user","content":"hi"}}]}}"#
+    )
+}
+
+/// Asks again and again on one connection, until the budget is used up or the router is gone.
+async fn ask_on(router: std::net::SocketAddr, call: Call, answers: Arc<Answers>) {
+    let Ok(mut caller) = Caller::connect(router).await else { return };
+    while caller.write(&call.bytes()).await.is_ok() {
+        let Ok(reply) = caller.reply(false).await else { return };
+        match (reply.status, reply.complete) {
+            (200, true) => {
+                answers.complete.fetch_add(1, Ordering::SeqCst);
+            }
+            (200, false) => return,
+            (429, _) => return answers.exhausted.store(true, Ordering::SeqCst),
+            (status, _) => {
+                answers.odd.lock().unwrap().push(format!("{status}: {}", reply.text()));
+                return;
+            }
+        }
+        if reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+            match Caller::connect(router).await {
+                Ok(again) => caller = again,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// `count` clients, every other one streaming.
+fn clients(router: &Router, token: &str, model: &str, count: usize, answers: &Arc<Answers>) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for number in 0..count {
+        let call = Call::message(token, body(model, number % 2 == 1));
+        clients.spawn(ask_on(router.address(), call, Arc::clone(answers)));
+    }
+    clients
+}
+
+/// Settled and open requests of every subject together.
+fn counted(router: &Router) -> (u64, u64) {
+    let (status, usage) = router.ask_admin("GET", "/v1/usage", "").unwrap();
+    assert_eq!(status, 200, "{usage}");
+    let all = usage["data"].as_array().unwrap();
+    let sum = |field: &str| all.iter().map(|subject| subject[field].as_u64().unwrap()).sum();
+    (sum("requests"), sum("open"))
+}
+
+/// How many requests for `model` arrived at the vendor.
+fn arrived(upstream: &FakeUpstream, model: &str) -> u64 {
+    upstream.received().iter().filter(|request| request.model() == model).count() as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_clients_get_a_thousand_requests_of_a_thousand() {
+    let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
+    let router = Setup::flags(&upstream.base_url()).start().unwrap();
+    let token = router.issue(&["--max-requests", "1000"]).unwrap();
+    let answers = Arc::new(Answers::default());
+    clients(&router, &token, "claude-opus-5", 64, &answers).join_all().await;
+    assert_eq!(*answers.odd.lock().unwrap(), Vec::<String>::new());
+    assert!(answers.exhausted.load(Ordering::SeqCst));
+    assert_eq!((answers.complete.load(Ordering::SeqCst), upstream.count()), (1000, 1000));
+    // The last answers may be over a moment before they are settled.
+    let settled = eventually("all to be settled", Duration::from_secs(5), || {
+        Ok(Some(counted(&router)).filter(|(_, open)| *open == 0))
+    });
+    assert_eq!(settled.unwrap(), (1000, 0));
+}
+
+/// One token's whole life: how much was answered in full before the last start.
+struct Life {
+    token: String,
+    model: String,
+    answers: Arc<Answers>,
+    /// What all earlier tokens together were charged.
+    before: u64,
+}
+
+impl Life {
+    fn start(router: &Router, number: usize, limit: u64) -> Self {
+        let (before, _) = counted(router);
+        let token = router.issue(&["--max-requests", &limit.to_string()]).unwrap();
+        Self { token, model: format!("model-{number}"), answers: Arc::default(), before }
+    }
+
+    /// What must hold after every start.
+    fn check(&self, router: &Router, upstream: &FakeUpstream, limit: u64, what: &str) {
+        let (charged, open) = counted(router);
+        let charged = charged - self.before;
+        let (complete, sent) = (self.answers.complete.load(Ordering::SeqCst), arrived(upstream, &self.model));
+        assert_eq!(*self.answers.odd.lock().unwrap(), Vec::<String>::new(), "{what}");
+        assert_eq!(open, 0, "{what}: something is open after the start");
+        assert!(sent <= limit, "{what}: the vendor saw {sent} of {limit}");
+        assert!(charged <= limit, "{what}: {charged} charged of {limit}");
+        assert!(charged >= complete, "{what}: {complete} answered in full, {charged} charged");
+        assert!(charged >= sent, "{what}: {sent} at the vendor, {charged} charged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_at_any_moment_forgets_nothing_and_gives_nothing_away() {
+    const LIMIT: u64 = 600;
+    let seed = proof::seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
+    let mut router = Setup::flags(&upstream.base_url()).start().unwrap();
+    let mut life = Life::start(&router, 0, LIMIT);
+    let (mut ended, mut spent) = (0, 0);
+    for round in 0..proof::rounds(100) {
+        let load = clients(&router, &life.token, &life.model, 16, &life.answers);
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..250_000))).await;
+        router.kill();
+        load.join_all().await;
+        router.restart().unwrap();
+        let what = format!("seed {seed}, round {round}");
+        life.check(&router, &upstream, LIMIT, &what);
+        if life.answers.exhausted.load(Ordering::SeqCst) {
+            ended += 1;
+            spent += life.answers.complete.load(Ordering::SeqCst);
+            life = Life::start(&router, round + 1, LIMIT);
+        }
+    }
+    // The last token is spent to its end: what kills charged is all that is missing.
+    clients(&router, &life.token, &life.model, 16, &life.answers).join_all().await;
+    assert!(life.answers.exhausted.load(Ordering::SeqCst), "seed {seed}");
+    router.kill();
+    router.restart().unwrap();
+    life.check(&router, &upstream, LIMIT, &format!("seed {seed}, at the end"));
+    assert_eq!(counted(&router).0 - life.before, LIMIT, "seed {seed}");
+    println!("seed {seed}: {ended} tokens used up, {spent} requests answered in full");
+}
