@@ -8,11 +8,13 @@ mod access;
 mod answer;
 mod report;
 mod routes;
+mod serve;
 mod socket;
 mod status;
 pub mod tokens;
 
 pub use access::Access;
 pub use routes::{Admin, router};
+pub use serve::{Acceptor, serve};
 pub use socket::{SOCKET_FILE, bind as bind_socket};
 pub use status::{Phase, Status};

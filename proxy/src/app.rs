@@ -238,10 +238,10 @@ fn admin_access(settings: &ServeSettings) -> Access {
 fn start_admin(listener: TcpListener, data_dir: &DataDir, admin: &Arc<Admin>) -> Result<SocketAddr, Failure> {
     let address = listener.local_addr().map_err(Failure::runtime)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(Failure::runtime)?;
-    tokio::spawn(serve_admin(listener, admin::router(admin, false)));
+    tokio::spawn(admin::serve(listener, admin::router(admin, false)));
     match admin::bind_socket(data_dir) {
         Ok(socket) => {
-            tokio::spawn(serve_admin(socket, admin::router(admin, true)));
+            tokio::spawn(admin::serve(socket, admin::router(admin, true)));
         }
         Err(error) => {
             let path = data_dir.file(admin::SOCKET_FILE);
@@ -249,16 +249,6 @@ fn start_admin(listener: TcpListener, data_dir: &DataDir, admin: &Arc<Admin>) ->
         }
     }
     Ok(address)
-}
-
-async fn serve_admin<L>(listener: L, router: axum::Router)
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!("administration has ended: {error}");
-    }
 }
 
 /// Lets open requests go on for `drain`, settles all, and closes the ledger.

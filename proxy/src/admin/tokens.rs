@@ -135,7 +135,12 @@ fn with_store<T>(
 
 fn shown(admin: &SharedAdmin, record: &Record) -> Shown {
     let used = record.subject().ok().and_then(|subject| admin.status.ledger().usage(&subject));
-    record.shown(used.map_or(0, |used| used.settled.saturating_add(used.open)))
+    let mut shown = record.shown(used.map_or(0, |used| used.settled.saturating_add(used.open)));
+    // A manifest may have changed its limit since the text was minted.
+    if let Some(entry) = admin.status.cell().load().token(&record.id) {
+        shown.max_requests = entry.max_requests;
+    }
+    shown
 }
 
 fn refusal(error: &StoreError) -> Refusal {

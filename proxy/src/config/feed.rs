@@ -77,7 +77,13 @@ impl FeedState {
     /// Objects left out, and why the newest version of the source is not served, one sentence each.
     pub fn faults(&self) -> Vec<String> {
         let told = self.read();
-        told.problem.into_iter().chain(told.faults).collect()
+        let mut faults = told.problem;
+        for fault in told.faults {
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        faults
     }
 
     /// What a RouterProxy says of this process.
@@ -166,10 +172,11 @@ impl Feed {
         }
         if changed || retry || self.source.is_due(now) {
             let before = self.state.faults();
-            if self.load(now).is_err() || self.state.faults() != before {
-                for fault in self.state.faults() {
-                    tracing::warn!("configuration: {fault}");
-                }
+            // What is wrong is in the state, and is said once.
+            let _ = self.load(now);
+            let after = self.state.faults();
+            for fault in after.iter().filter(|fault| !before.contains(fault)) {
+                tracing::warn!("configuration: {fault}");
             }
         } else if found.logins != self.seen.logins {
             tracing::info!("a Claude login has changed and is read again");

@@ -13,6 +13,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::desk::Desk;
+use crate::admin;
 use crate::app::{Failure, not_bound};
 use crate::upstream::connector;
 
@@ -43,11 +44,7 @@ pub(super) async fn start(address: SocketAddr, readiness: Arc<Readiness>) -> Res
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .with_state(readiness);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!("probes have ended: {error}");
-        }
-    });
+    tokio::spawn(admin::serve(listener, router));
     Ok(())
 }
 
