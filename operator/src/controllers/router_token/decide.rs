@@ -316,7 +316,7 @@ impl<'a> Draft<'a> {
         };
         self.notes.push(Note::normal(reason, "Mint", message.clone()));
         self.set(kind::ISSUING, false, reason::ISSUED, message);
-        self.ready(current);
+        self.ready(&TokenText { state: TokenState::Active, ..current.clone() });
         Step::Activate
     }
 
