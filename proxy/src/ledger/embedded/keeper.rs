@@ -26,7 +26,8 @@ pub(super) struct Keeper {
 
 enum Job {
     End(Ending),
-    Repair,
+    /// Why it is needed.
+    Repair(String),
     Checkpoint,
     Grant(Vec<Grant>),
 }
@@ -62,7 +63,12 @@ impl Keeper {
             let (done, repaired) = match self.next_job(retrying) {
                 Job::End(Ending::Abandoned) => return Ok(()),
                 Job::End(Ending::Closed) => return self.finish(),
-                Job::Repair => (self.repair(false), true),
+                Job::Repair(why) => {
+                    if !retrying {
+                        tracing::error!("ledger refuses requests: {why}");
+                    }
+                    (self.repair(false), true)
+                }
                 Job::Checkpoint => (self.checkpoint(false), false),
                 Job::Grant(grants) => (self.grant(&grants), false),
             };
@@ -79,9 +85,9 @@ impl Keeper {
             if let Some(ending) = state.ending {
                 return Job::End(ending);
             }
-            if state.trouble.is_some() {
+            if let Some(why) = &state.trouble {
                 if !std::mem::take(&mut pause) {
-                    return Job::Repair;
+                    return Job::Repair(why.clone());
                 }
                 state = self.shared.wait(state, Some(RETRY));
             } else if std::mem::take(&mut state.checkpoint_due) {
@@ -219,12 +225,7 @@ fn note(state: &mut State, done: Result<(), Failed>, repaired: bool) {
             tracing::info!("ledger can write again");
         }
         Ok(()) => {}
-        Err(Failed(why)) => {
-            if !repaired {
-                tracing::error!("ledger refuses requests: {why}");
-            }
-            state.trouble = Some(why);
-        }
+        Err(Failed(why)) => state.trouble = Some(why),
     }
 }
 
