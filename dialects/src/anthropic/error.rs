@@ -49,9 +49,10 @@ pub fn body(kind: &str, message: &str, request_id: &str) -> Vec<u8> {
 
 /// The same as an event of a stream whose head has been sent.
 ///
-/// Begins with an empty line, so that a half-sent event before it cannot swallow it.
+/// A half-sent event before it cannot be taken back, and clients stop at half a JSON text before they see the
+/// error. So the event first renames whatever it follows to `ping`, which clients skip unread.
 pub fn event(kind: &str, message: &str, request_id: &str) -> Vec<u8> {
-    let mut bytes = b"\n\nevent: error\ndata: ".to_vec();
+    let mut bytes = b"\nevent: ping\n\nevent: error\ndata: ".to_vec();
     bytes.extend_from_slice(&body(kind, message, request_id));
     bytes.extend_from_slice(b"\n\n");
     bytes
@@ -72,12 +73,24 @@ mod tests {
     }
 
     #[test]
-    fn error_event_is_seen_even_after_a_half_sent_event() {
-        let mut bytes = b"event: content_block_delta\ndata: {\"type\":\"content".to_vec();
-        bytes.extend(event(kinds::API, "two\nlines", "req_1"));
-        let mut names = Vec::new();
-        Decoder::new(1024).feed(&bytes, |event| names.push((event.name.to_owned(), event.data.to_vec())));
-        assert_eq!(names.len(), 2);
-        assert_eq!(names[1], ("error".to_owned(), body(kinds::API, "two\nlines", "req_1")));
+    fn error_event_is_seen_after_any_part_of_an_event_and_nothing_half_is_read() {
+        let before = "event: content_block_delta\r\ndata: {\"type\":\"content_block_delta\"}\r\n\r\n";
+        for sent in 0..=before.len() {
+            let mut bytes = before.as_bytes()[..sent].to_vec();
+            bytes.extend(event(kinds::API, "two\nlines", "req_1"));
+            let mut seen = Vec::new();
+            Decoder::new(1024).feed(&bytes, |event| {
+                if event.name != "ping" {
+                    seen.push((event.name.to_owned(), event.data.to_vec()));
+                }
+            });
+            let last = seen.pop();
+            assert_eq!(
+                last,
+                Some(("error".to_owned(), body(kinds::API, "two\nlines", "req_1"))),
+                "after {sent}"
+            );
+            assert!(seen.iter().all(|(_, data)| data.ends_with(b"}")), "after {sent}: {seen:?}");
+        }
     }
 }
