@@ -114,6 +114,12 @@ pub enum Refusal {
         /// Its status.
         status: u16,
     },
+    /// The vendor's answer has two lengths.
+    #[error("provider {provider} answered with conflicting lengths")]
+    Ambiguous {
+        /// The provider's name.
+        provider: String,
+    },
     /// The router is stopping.
     #[error("the router is stopping; try again")]
     Stopping,
@@ -210,7 +216,8 @@ pub fn reason(refusal: &Refusal) -> Reason {
         | Refusal::Unreachable { .. }
         | Refusal::Broken { .. }
         | Refusal::Timeout { .. }
-        | Refusal::Answer { .. } => Reason::Upstream,
+        | Refusal::Answer { .. }
+        | Refusal::Ambiguous { .. } => Reason::Upstream,
     }
 }
 
@@ -237,7 +244,8 @@ fn class(refusal: &Refusal) -> (StatusCode, &'static str) {
         | Refusal::Target
         | Refusal::Unreachable { .. }
         | Refusal::Broken { .. }
-        | Refusal::Answer { .. } => (StatusCode::BAD_GATEWAY, kinds::API),
+        | Refusal::Answer { .. }
+        | Refusal::Ambiguous { .. } => (StatusCode::BAD_GATEWAY, kinds::API),
     }
 }
 

@@ -246,6 +246,13 @@ impl LiveCell {
         if account.refused.swap(true, Ordering::Relaxed) {
             return;
         }
+        tracing::warn!(
+            provider.name = %account.provider,
+            account.name = %account.name,
+            "vendor answered 401 to account {}/{}; it is passed over until its credential changes",
+            account.provider,
+            account.name,
+        );
         let live = self.current.load();
         let same = |entry: &&Arc<AccountEntry>| {
             entry.provider == account.provider

@@ -39,9 +39,13 @@ struct Remembered {
     texts: HashMap<[u8; 8], Verified>,
 }
 
-#[derive(Clone)]
 struct Verified {
     text: Box<str>,
+    good: Good,
+}
+
+#[derive(Clone)]
+struct Good {
     token: Arc<TokenEntry>,
     /// `exp` of its claims.
     expires_at: i64,
@@ -50,12 +54,12 @@ struct Verified {
 /// Finds the caller by the one token among a request's credentials.
 pub fn caller(live: Arc<Live>, memo: &Memo, headers: &HeaderMap, now: i64) -> Result<Caller, Refusal> {
     let text = token_text(headers).ok_or(Refusal::Token)?;
-    let verified = match memo.recall(text, live.serial()) {
-        Some(verified) => verified,
-        None => memo.remember(verify(text, &live, now)?, live.serial()),
+    let good = match memo.recall(text, live.serial()) {
+        Some(good) => good,
+        None => memo.remember(text, verify(text, &live, now)?, live.serial()),
     };
-    let token = verified.token;
-    if now >= verified.expires_at || now >= token.not_after || now < token.not_before {
+    let Good { token, expires_at } = good;
+    if now >= expires_at || now >= token.not_after || now < token.not_before {
         return Err(Refusal::Token);
     }
     match token.standing {
@@ -95,34 +99,34 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
 }
 
-fn verify(text: &str, live: &Live, now: i64) -> Result<Verified, Refusal> {
+fn verify(text: &str, live: &Live, now: i64) -> Result<Good, Refusal> {
     let parsed = token::parse(text).map_err(|_| Refusal::Token)?;
     let token = live.token(&parsed.id).cloned().ok_or(Refusal::Token)?;
     let snapshot = live.snapshot();
     let claims = parsed.verify(&snapshot.keys, &snapshot.audience, now).map_err(|_| Refusal::Token)?;
-    Ok(Verified { text: text.into(), token, expires_at: claims.exp })
+    Ok(Good { token, expires_at: claims.exp })
 }
 
 impl Memo {
-    fn recall(&self, text: &str, serial: u64) -> Option<Verified> {
+    fn recall(&self, text: &str, serial: u64) -> Option<Good> {
         let remembered = self.0.borrow();
         if remembered.serial != serial {
             return None;
         }
         let verified = remembered.texts.get(&tail(text)?)?;
-        (*verified.text == *text).then(|| verified.clone())
+        (*verified.text == *text).then(|| verified.good.clone())
     }
 
-    fn remember(&self, verified: Verified, serial: u64) -> Verified {
+    fn remember(&self, text: &str, good: Good, serial: u64) -> Good {
         let mut remembered = self.0.borrow_mut();
         if remembered.serial != serial || remembered.texts.len() >= MAX_REMEMBERED {
             remembered.texts.clear();
             remembered.serial = serial;
         }
-        if let Some(tail) = tail(&verified.text) {
-            remembered.texts.insert(tail, verified.clone());
+        if let Some(tail) = tail(text) {
+            remembered.texts.insert(tail, Verified { text: text.into(), good: good.clone() });
         }
-        verified
+        good
     }
 }
 

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -110,6 +111,12 @@ fn judge(way: Way<'_>, answered: Answered) -> Result<Answered, Refusal> {
         way.worker.metrics.failure(Failure::Answer);
         let provider = way.provider.name.to_string();
         return Err(Refusal::Answer { provider, status: status.as_u16() });
+    }
+    let headers = answered.response.headers();
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        // Two ends for one answer: somebody on the way would take the wrong one (RFC 9112 §6.3).
+        way.worker.metrics.failure(Failure::Answer);
+        return Err(Refusal::Ambiguous { provider: way.provider.name.to_string() });
     }
     if status == StatusCode::UNAUTHORIZED {
         way.worker.metrics.failure(Failure::Unauthorized);

@@ -44,7 +44,7 @@ const ANSWER_FIELDS: [HeaderName; 7] = [
 ];
 
 /// An answer on its way.
-pub struct Relay {
+pub(super) struct Relay {
     worker: Rc<Worker>,
     seat: Rc<Seat>,
     provider: Arc<ProviderEntry>,
