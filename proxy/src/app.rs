@@ -68,7 +68,8 @@ impl Router {
         }
         let data_dir = DataDir::open(&settings.data_dir).map_err(Failure::runtime)?;
         let admin_listener = bind(settings.listen.admin)?;
-        let ledger = Ledger::open_embedded(data_dir.path(), clock::unix_seconds()).map_err(Failure::runtime)?;
+        let ledger =
+            Ledger::open_embedded(data_dir.path(), clock::unix_seconds()).map_err(Failure::runtime)?;
         let metrics = Arc::new(Metrics::new());
         let tokens = open_tokens(&data_dir, &settings)?;
         let listeners = Listeners { ledger: ledger.clone(), metrics: metrics.clone() };
@@ -114,7 +115,8 @@ impl Router {
         let cell = self.feed.cell();
         let feed = self.feed.state();
         let told = feed.from_manifest();
-        let status = Arc::new(Status::new(cell.clone(), self.ledger.clone(), feed.clone(), clock::unix_seconds()));
+        let status =
+            Arc::new(Status::new(cell.clone(), self.ledger.clone(), feed.clone(), clock::unix_seconds()));
         let mut stop = Stop::new()?;
         let running = data_plane(&self.settings, told.request_log)
             .start(cell, self.ledger.clone(), self.metrics.clone())
@@ -245,7 +247,10 @@ fn start_admin(listener: TcpListener, data_dir: &DataDir, admin: &Arc<Admin>) ->
         }
         Err(error) => {
             let path = data_dir.file(admin::SOCKET_FILE);
-            tracing::warn!("no admin socket at {}: {error}; the tokens commands will not work", path.display());
+            tracing::warn!(
+                "no admin socket at {}: {error}; the tokens commands will not work",
+                path.display()
+            );
         }
     }
     Ok(address)
@@ -262,7 +267,8 @@ async fn end(running: Running, drain: Duration, ledger: &Ledger) -> Result<(), F
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(address).map_err(|error| Failure::Runtime(not_bound(address, &error)))?;
+    let listener =
+        TcpListener::bind(address).map_err(|error| Failure::Runtime(not_bound(address, &error)))?;
     listener.set_nonblocking(true).map_err(Failure::runtime)?;
     Ok(listener)
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use clap::CommandFactory as _;
 
 use crate::app::{self, Failure};
-use crate::{forward, logs};
 use crate::settings::{Command, CommandLine, ForwardSettings, Lookup, ServeArgs, ServeSettings};
+use crate::{forward, logs};
 
 mod beside;
 mod doctor;

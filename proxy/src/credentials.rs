@@ -49,7 +49,9 @@ pub fn read_home(home: &Path) -> Result<Credential, HomeError> {
     match (unreadable, found) {
         (_, Ok((_, credential))) => Ok(credential),
         (Some(error), Err(_)) => Err(error),
-        (None, Err(SearchError::Faulty { name, error })) => Err(HomeError::Faulty { file: home.join(name), error }),
+        (None, Err(SearchError::Faulty { name, error })) => {
+            Err(HomeError::Faulty { file: home.join(name), error })
+        }
         (None, Err(SearchError::NoToken { .. } | SearchError::NoFile)) => {
             Err(HomeError::None { home: home.to_owned() })
         }
@@ -75,7 +77,9 @@ mod tests {
         std::fs::write(home.path().join("auth.json"), r#"{"accessToken":"sk-ant-oat01-second"}"#).unwrap();
         let login = r#"{"claudeAiOauth":{"accessToken":"sk-ant-oat01-first","expiresAt":1790000000000}}"#;
         std::fs::write(home.path().join(".credentials.json"), login).unwrap();
-        let Credential::OAuth { access_token, expires_at } = read_home(home.path()).unwrap() else { panic!() };
+        let Credential::OAuth { access_token, expires_at } = read_home(home.path()).unwrap() else {
+            panic!()
+        };
         assert_eq!((access_token.expose(), expires_at), ("sk-ant-oat01-first", Some(1_790_000_000)));
     }
 

@@ -62,22 +62,35 @@ impl DataDir {
 /// # Errors
 /// When a step of writing fails; the old file is then still there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, true)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// The same for what can be made again: readers see the old bytes or the new ones, but a power cut may
+/// leave neither.
+///
+/// # Errors
+/// When a step of writing fails; the old file is then still there.
+pub fn write_derived(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, false)
+}
+
+fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = folder.join(format!(".{name}.{}.draft", std::process::id()));
-    let written = write_draft(&draft, bytes).and_then(|()| fs::rename(&draft, path));
+    let written = write_draft(&draft, bytes, durable).and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         // What counts is the first error; a draft that stays behind is overwritten the next time.
         let _ = fs::remove_file(&draft);
     }
-    written?;
-    File::open(folder)?.sync_all()
+    written
 }
 
-fn write_draft(draft: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_draft(draft: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(draft)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    if durable { file.sync_all() } else { Ok(()) }
 }
 
 /// Reads a file that may be missing.

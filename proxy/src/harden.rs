@@ -10,7 +10,10 @@ pub fn process() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     for (what, result) in [
         ("core dumps cannot be switched off", setrlimit(Resource::Core, none)),
-        ("memory cannot be hidden from other processes", set_dumpable_behavior(DumpableBehavior::NotDumpable)),
+        (
+            "memory cannot be hidden from other processes",
+            set_dumpable_behavior(DumpableBehavior::NotDumpable),
+        ),
     ] {
         if let Err(error) = result {
             tracing::warn!("{what}: {error}");

@@ -14,8 +14,8 @@ use crate::settings::Logging;
 /// Starts logging. A second start changes nothing.
 pub fn start(logging: &Logging) {
     // Settings have refused a filter that cannot be read.
-    let filter = Targets::from_str(&logging.filter)
-        .unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let filter =
+        Targets::from_str(&logging.filter).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let layer = if io::stderr().is_terminal() {
         fmt::layer().with_writer(io::stderr).with_target(false).with_filter(filter).boxed()
     } else {

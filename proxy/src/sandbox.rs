@@ -22,7 +22,18 @@ pub const API_KEY: &str = "sandbox-key-of-la-router";
 
 const MODEL: &str = "claude-sandbox";
 const WORDS: [&str; 12] = [
-    "Hello", " from", " the", " sandbox", " of", " la-router:", " this", " answer", " is", " scripted,", " and", " streamed.",
+    "Hello",
+    " from",
+    " the",
+    " sandbox",
+    " of",
+    " la-router:",
+    " this",
+    " answer",
+    " is",
+    " scripted,",
+    " and",
+    " streamed.",
 ];
 const PAUSE: Duration = Duration::from_millis(40);
 const MAX_BODY_BYTES: usize = 32 << 20;
@@ -68,7 +79,9 @@ async fn answer(request: Request<Incoming>) -> Result<Answer, Infallible> {
     let body = body.to_bytes();
     Ok(match (&method, path.as_str()) {
         (&Method::POST, "/v1/messages") => messages(&body),
-        (&Method::POST, "/v1/messages/count_tokens") => json_answer(&json!({ "input_tokens": input_tokens(&body) })),
+        (&Method::POST, "/v1/messages/count_tokens") => {
+            json_answer(&json!({ "input_tokens": input_tokens(&body) }))
+        }
         (&Method::GET, "/v1/models") => {
             json_answer(&json!({ "data": [model()], "has_more": false, "first_id": MODEL, "last_id": MODEL }))
         }
@@ -99,7 +112,8 @@ fn streamed(model: &str, input: usize) -> Answer {
         "stop_reason": null, "stop_sequence": null,
         "usage": { "input_tokens": input, "output_tokens": 1 },
     }});
-    let block = json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } });
+    let block =
+        json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } });
     let words = WORDS.iter().map(|word| {
         json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": word } })
     });

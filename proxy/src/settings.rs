@@ -279,7 +279,8 @@ fn access(args: &ServeArgs, lookup: &Lookup, in_cluster: bool, judge: &mut Judge
     let admin_key = lookup.find(("--admin-key", args.admin_key.as_ref().map(Secret::expose)), "TOKEN_ADMIN_KEY");
     AccessSettings {
         shared_key,
-        admin_key: admin_key.map(|found| Secret::new(found.text)),
+        // As with link-assistant/router, an empty key is no key, and not one that everybody knows.
+        admin_key: admin_key.map(|found| Secret::new(found.text)).filter(|key| !key.is_empty()),
         pod_uid: lookup.named("POD_UID").map(|found| found.text),
         metrics: !switch(args.disable_metrics, "DISABLE_METRICS", lookup, judge),
     }

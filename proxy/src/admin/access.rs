@@ -36,7 +36,7 @@ impl Access {
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii()).filter(|rest| !rest.is_empty())
 }
 
 #[cfg(test)]
@@ -51,6 +51,8 @@ mod tests {
         let access = Access { key: Some(Secret::new("the-key")), pod_uid: None };
         let admits = |value: &str| access.admits(Some(value.as_bytes()), &[], 0);
         assert!(admits("Bearer the-key") && admits("bearer the-key"));
+        let empty = Access { key: Some(Secret::default()), pod_uid: None };
+        assert!(!empty.admits(Some(b"Bearer "), &[], 0));
         for bad in ["the-key", "Bearer the-ke", "Bearer the-key2", "Bearer ", "Basic the-key"] {
             assert!(!admits(bad), "{bad}");
         }

@@ -46,10 +46,11 @@ pub(super) async fn long_poll(
     State(admin): State<SharedAdmin>,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let wait = match asked.map_err(|e| e.to_string()).and_then(|Query(asked)| wait(&asked).map(|w| (asked, w))) {
-        Ok((asked, wait)) => asked.revision.map(|revision| (revision, wait)),
-        Err(message) => return Refusal::bad_request(message).into_response(),
-    };
+    let wait =
+        match asked.map_err(|e| e.to_string()).and_then(|Query(asked)| wait(&asked).map(|w| (asked, w))) {
+            Ok((asked, wait)) => asked.revision.map(|revision| (revision, wait)),
+            Err(message) => return Refusal::bad_request(message).into_response(),
+        };
     let Some((revision, wait)) = wait else { return status(State(admin)).await };
     let mut waited = Duration::ZERO;
     loop {

@@ -59,7 +59,9 @@ impl IssueRequest {
             return Err("max_requests: must be at least 1; leave it out for no limit".to_owned());
         }
         if self.label.chars().count() > MAX_LABEL_CHARACTERS || self.label.chars().any(char::is_control) {
-            return Err(format!("label: must have at most {MAX_LABEL_CHARACTERS} characters, none of them control"));
+            return Err(format!(
+                "label: must have at most {MAX_LABEL_CHARACTERS} characters, none of them control"
+            ));
         }
         Ok(NewToken {
             place: None,

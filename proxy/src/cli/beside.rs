@@ -31,7 +31,9 @@ impl Server {
         match std::os::unix::net::UnixStream::connect(&path) {
             Ok(stream) => Ok(Some(Self { stream })),
             // Missing, or left behind by a process that is gone.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(Failure::Runtime(format!("{} cannot be used: {error}", path.display()))),
@@ -42,11 +44,17 @@ impl Server {
     ///
     /// # Errors
     /// When the server does not answer.
-    pub(super) fn ask(self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), Failure> {
+    pub(super) fn ask(
+        self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), Failure> {
         let failed = |error: &dyn std::fmt::Display| {
             Failure::Runtime(format!("running server does not answer on its admin socket: {error}"))
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(&e))?;
         runtime.block_on(async {
             match tokio::time::timeout(PATIENCE, exchange(self.stream, method, path, body)).await {
                 Ok(answer) => answer.map_err(|e| failed(&e)),

@@ -80,7 +80,11 @@ pub(super) fn run(args: &ServeArgs, lookup: &Lookup) -> Result<(), Failure> {
     }
     say(&findings.show())?;
     let bad = findings.0.iter().filter(|finding| finding.verdict == Verdict::Bad).count();
-    if bad == 0 { Ok(()) } else { Err(Failure::Runtime(format!("{bad} of {} checks failed", findings.0.len()))) }
+    if bad == 0 {
+        Ok(())
+    } else {
+        Err(Failure::Runtime(format!("{bad} of {} checks failed", findings.0.len())))
+    }
 }
 
 fn data_dir(settings: &ServeSettings, served: bool, findings: &mut Findings) {
@@ -116,7 +120,9 @@ fn ports(settings: &ServeSettings, served: bool, findings: &mut Findings) {
 /// What would be served, read the way `serve` reads it.
 fn configuration(settings: &ServeSettings, served: bool, findings: &mut Findings) -> Option<Snapshot> {
     if served && !matches!(settings.source, SourceSettings::SnapshotDir(_)) {
-        findings.doubtful("configuration: not compiled, because a running router holds the data folder; see its /status");
+        findings.doubtful(
+            "configuration: not compiled, because a running router holds the data folder; see its /status",
+        );
         return None;
     }
     let data_dir = match DataDir::open(&settings.data_dir) {
@@ -138,7 +144,10 @@ fn configuration(settings: &ServeSettings, served: bool, findings: &mut Findings
     let (snapshot, faults) = result;
     faults.into_iter().for_each(|fault| findings.bad(fault));
     let (tokens, routes) = (snapshot.tokens.len(), snapshot.routes.len());
-    findings.good(format!("configuration: {tokens} tokens, {} providers, {routes} routes", snapshot.providers.len()));
+    findings.good(format!(
+        "configuration: {tokens} tokens, {} providers, {routes} routes",
+        snapshot.providers.len()
+    ));
     Some(snapshot)
 }
 
@@ -160,7 +169,10 @@ fn login(name: &str, path: &Path, findings: &mut Findings) {
     match read_home(path) {
         Err(error) => findings.bad(format!("{name}: {error}")),
         Ok(credential) if credential.is_expired(now) => {
-            findings.bad(format!("{name}: the login in {} has expired; use Claude Code once, or log in again", path.display()));
+            findings.bad(format!(
+                "{name}: the login in {} has expired; use Claude Code once, or log in again",
+                path.display()
+            ));
         }
         Ok(Credential::OAuth { expires_at: Some(at), .. }) => {
             let left = at.saturating_sub(now) / 60;
@@ -180,7 +192,9 @@ fn upstreams(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Failure
         let name = &provider.name;
         match reach(&runtime, base_url) {
             Ok(()) => findings.good(format!("provider {name}: {base_url} can be reached")),
-            Err(error) => findings.bad(format!("provider {name}: {base_url} cannot be reached: {error}; check network and proxy")),
+            Err(error) => findings.bad(format!(
+                "provider {name}: {base_url} cannot be reached: {error}; check network and proxy"
+            )),
         }
     }
     Ok(())

@@ -9,7 +9,8 @@ use super::say;
 use crate::app::{Failure, Router, base_url};
 use crate::credentials::{HomeError, read_home};
 use crate::settings::{
-    ListenArgs, Lookup, LoginDirectory, QuickstartArgs, ServeArgs, ServeSettings, SourceSettings, UpstreamSettings,
+    ListenArgs, LoginDirectory, Lookup, QuickstartArgs, ServeArgs, ServeSettings, SourceSettings,
+    UpstreamSettings,
 };
 use crate::tokens::{NewToken, Origin};
 use crate::{clock, logs, sandbox};
@@ -108,7 +109,9 @@ fn instructions(payer: &Payer, address: SocketAddr, token: &Secret, data_dir: &s
     let (who, model) = match payer {
         Payer::Login(home) => (format!("the Claude login in {}", home.display()), "claude-haiku-4-5"),
         Payer::ApiKey => ("the key in ANTHROPIC_API_KEY".to_owned(), "claude-haiku-4-5"),
-        Payer::Sandbox { why, .. } => (format!("nobody: answers come from a built-in script, because {why}"), "claude-sandbox"),
+        Payer::Sandbox { why, .. } => {
+            (format!("nobody: answers come from a built-in script, because {why}"), "claude-sandbox")
+        }
     };
     let body = format!(
         r#"{{"model":"{model}","max_tokens":64,"stream":true,"messages":[{{"role":"user","content":"Say hello."}}]}}"#

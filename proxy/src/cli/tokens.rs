@@ -134,7 +134,8 @@ impl Office {
 impl Files {
     fn shown(&self, records: &[Record]) -> Result<Vec<Shown>, Failure> {
         let path = self.data_dir.path();
-        let ledger = Ledger::open_embedded(path, clock::unix_seconds()).map_err(|e| Failure::Runtime(e.to_string()))?;
+        let ledger = Ledger::open_embedded(path, clock::unix_seconds())
+            .map_err(|e| Failure::Runtime(e.to_string()))?;
         let used = |subject: Subject| ledger.usage(&subject).map_or(0, |used| used.settled);
         let shown = records.iter().map(|record| record.shown(record.subject().map_or(0, used))).collect();
         ledger.close().map_err(|e| Failure::Runtime(e.to_string()))?;
@@ -155,7 +156,8 @@ fn read<T: DeserializeOwned>((status, body): (StatusCode, Bytes)) -> Result<T, F
         let unreadable = |_| Failure::Runtime("running server is another version; restart it".to_owned());
         return serde_json::from_slice(&body).map_err(unreadable);
     }
-    let message = serde_json::from_slice::<Refused>(&body).map_or_else(|_| status.to_string(), |r| r.error.message);
+    let message =
+        serde_json::from_slice::<Refused>(&body).map_or_else(|_| status.to_string(), |r| r.error.message);
     match status {
         StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Err(Failure::Configuration(vec![message])),
         _ => Err(Failure::Runtime(message)),
@@ -174,7 +176,8 @@ fn unknown(id: &str) -> Failure {
 }
 
 fn table(tokens: &[Shown]) -> String {
-    let time = |seconds| jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |t| t.to_string());
+    let time =
+        |seconds| jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |t| t.to_string());
     let head = ["ID", "ISSUED", "EXPIRES", "REVOKED", "REQUESTS", "NAME", "LABEL"].map(str::to_owned);
     let rows = tokens.iter().map(|token| {
         let most = token.max_requests.map_or_else(|| "-".to_owned(), |most| most.to_string());
@@ -197,7 +200,8 @@ fn table(tokens: &[Shown]) -> String {
     }
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }

@@ -1,6 +1,6 @@
 //! Feeds what is served: loads the source, watches it, and publishes what changed.
 //!
-//! Looks at metadata thirteen times a second on the admin thread. A source that cannot be read keeps what is
+//! Looks at metadata twenty times a second on the admin thread. A source that cannot be read keeps what is
 //! served and is reported; a snapshot older than one served before is refused.
 
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::credentials;
 use crate::ledger::Ledger;
 use crate::observe::metrics::Metrics;
 
-const LOOK_EVERY: Duration = Duration::from_millis(75);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How often a source that could not be read is tried again without a change, in looks.
-const RETRY_AFTER_LOOKS: u32 = 14;
+const RETRY_AFTER_LOOKS: u32 = 20;
 
 /// How often the ledger is told who still has a token, in seconds.
 const RETAIN_EVERY_SECONDS: i64 = 3_600;
@@ -167,7 +167,10 @@ impl Feed {
         let retry = self.failed_looks.is_some_and(|looks| looks >= RETRY_AFTER_LOOKS);
         self.failed_looks = self.failed_looks.map(|looks| looks.saturating_add(1));
         let changed = found.source != self.seen.source;
-        if changed && self.source.is_written_in_steps() && self.unsettled.replace(found.source) != Some(found.source) {
+        if changed
+            && self.source.is_written_in_steps()
+            && self.unsettled.replace(found.source) != Some(found.source)
+        {
             return;
         }
         if changed || retry || self.source.is_due(now) {
@@ -309,7 +312,11 @@ mod tests {
         put(folder.path(), 4);
         feed.look(0);
         assert_eq!(feed.cell().load().snapshot().generation, 5);
-        assert!(feed.state().faults()[0].contains("4 of epoch 0 is older than 5"), "{:?}", feed.state().faults());
+        assert!(
+            feed.state().faults()[0].contains("4 of epoch 0 is older than 5"),
+            "{:?}",
+            feed.state().faults()
+        );
         std::fs::write(folder.path().join("snapshot.json"), "{").unwrap();
         feed.look(0);
         assert!(feed.state().faults()[0].contains("is not readable"), "{:?}", feed.state().faults());

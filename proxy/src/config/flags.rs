@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use la_core::credential::{Credential, Credentials};
 use la_core::snapshot::{
-    Account, Backend, CredentialSource, Limits, Provider, Route, Snapshot, Timeouts, TokenRecord, credential_key,
+    Account, Backend, CredentialSource, Limits, Provider, Route, Snapshot, Timeouts, TokenRecord,
+    credential_key,
 };
 use tokio::sync::watch;
 
@@ -49,7 +50,13 @@ impl Flags {
         snapshot.routes = vec![Route { models: Vec::new(), provider: PROVIDER.to_owned() }];
         let (snapshot, left_out) = snapshot.checked().map_err(|fault| LoadError(vec![fault.to_string()]))?;
         faults.extend(left_out.iter().map(ToString::to_string));
-        Ok(Loaded { snapshot, credentials: self.credentials(), faults, generations: Generations::Ours, told: FromManifest::default() })
+        Ok(Loaded {
+            snapshot,
+            credentials: self.credentials(),
+            faults,
+            generations: Generations::Ours,
+            told: FromManifest::default(),
+        })
     }
 
     fn provider(&self) -> Provider {
@@ -58,7 +65,8 @@ impl Flags {
             credential: CredentialSource::Directory { path: login.path.to_string_lossy().into_owned() },
         };
         let key = || Account { name: KEY_ACCOUNT.to_owned(), credential: CredentialSource::Published };
-        let accounts = self.upstream.logins.iter().map(login).chain(self.upstream.api_key.iter().map(|_| key()));
+        let accounts =
+            self.upstream.logins.iter().map(login).chain(self.upstream.api_key.iter().map(|_| key()));
         let backend =
             Backend::Anthropic { base_url: self.upstream.base_url.clone(), accounts: accounts.collect() };
         Provider { name: PROVIDER.to_owned(), backend, timeouts: Timeouts::default() }

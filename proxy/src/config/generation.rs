@@ -47,8 +47,11 @@ impl Highest {
     /// When the file is there and cannot be used.
     pub fn open(data_dir: &DataDir) -> Result<Self, GenerationError> {
         let path = data_dir.file(FILE);
-        let bytes = read_optional(&path)
-            .map_err(|error| GenerationError::Io { path: path.clone(), what: "read", error })?;
+        let bytes = read_optional(&path).map_err(|error| GenerationError::Io {
+            path: path.clone(),
+            what: "read",
+            error,
+        })?;
         let seen = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
         let seen = seen.map_err(|_| GenerationError::Damaged { path: path.clone() })?;
         Ok(Self { path, seen })

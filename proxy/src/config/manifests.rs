@@ -63,7 +63,8 @@ impl ManifestFolder {
         let proxy = the_proxy(&manifests).map_err(|message| fail(&faults, message))?;
         self.tokens.serve_as(&qualified(proxy)).map_err(|e| LoadError(vec![e.to_string()]))?;
         let first = self.compile(&manifests, proxy);
-        if !self.served_before && !(faults.is_empty() && first.faults.is_empty()) {
+        let is_faultless = faults.is_empty() && first.faults.is_empty();
+        if !self.served_before && !is_faultless {
             faults.extend(first.faults.iter().map(|fault| manifests.locate(fault).to_string()));
             return Err(LoadError(faults));
         }
@@ -87,7 +88,13 @@ impl ManifestFolder {
         let compiled = self.compile(&manifests, proxy);
         faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));
         let (snapshot, credentials) = (compiled.snapshot, compiled.credentials);
-        Ok(Loaded { snapshot, credentials, faults, generations: Generations::Ours, told: from_manifest(proxy) })
+        Ok(Loaded {
+            snapshot,
+            credentials,
+            faults,
+            generations: Generations::Ours,
+            told: from_manifest(proxy),
+        })
     }
 
     /// Every faultless object of the folder, and the faults of the others.
@@ -120,7 +127,13 @@ impl ManifestFolder {
     }
 
     /// Mints for every token that is served, and revokes those that are gone.
-    fn mint(&mut self, manifests: &Manifests, proxy: &RouterProxy, first: &Compiled, now: i64) -> Vec<String> {
+    fn mint(
+        &mut self,
+        manifests: &Manifests,
+        proxy: &RouterProxy,
+        first: &Compiled,
+        now: i64,
+    ) -> Vec<String> {
         let faulty: BTreeSet<(String, String)> = first
             .faults
             .iter()
@@ -173,10 +186,15 @@ fn fail(faults: &[String], message: String) -> LoadError {
 fn the_proxy(manifests: &Manifests) -> Result<&RouterProxy, String> {
     match manifests.proxies.as_slice() {
         [proxy] => Ok(proxy),
-        [] => Err("manifests: there is no RouterProxy in the folder; la-router serves exactly one".to_owned()),
+        [] => {
+            Err("manifests: there is no RouterProxy in the folder; la-router serves exactly one".to_owned())
+        }
         several => {
             let names: Vec<_> = several.iter().map(qualified).collect();
-            Err(format!("manifests: la-router serves exactly one RouterProxy, the folder has {}", names.join(", ")))
+            Err(format!(
+                "manifests: la-router serves exactly one RouterProxy, the folder has {}",
+                names.join(", ")
+            ))
         }
     }
 }

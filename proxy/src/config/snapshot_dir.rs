@@ -39,10 +39,17 @@ impl SnapshotDir {
         let version = std::fs::canonicalize(self.dir.join(VERSION_LINK)).unwrap_or_else(|_| self.dir.clone());
         let snapshot: Snapshot = read(&version.join(SNAPSHOT_FILE))?;
         let credentials: Credentials = read(&version.join(CREDENTIALS_FILE))?;
-        let (mut snapshot, faults) = snapshot.checked().map_err(|fault| LoadError(vec![fault.to_string()]))?;
+        let (mut snapshot, faults) =
+            snapshot.checked().map_err(|fault| LoadError(vec![fault.to_string()]))?;
         let mut faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
         leave_out_directories(&mut snapshot, &mut faults);
-        Ok(Loaded { snapshot, credentials, faults, generations: Generations::Theirs, told: FromManifest::default() })
+        Ok(Loaded {
+            snapshot,
+            credentials,
+            faults,
+            generations: Generations::Theirs,
+            told: FromManifest::default(),
+        })
     }
 }
 
@@ -54,7 +61,9 @@ fn leave_out_directories(snapshot: &mut Snapshot, faults: &mut Vec<String>) {
             let published = matches!(account.credential, CredentialSource::Published);
             if !published {
                 let (provider, account) = (&provider.name, &account.name);
-                faults.push(format!("provider {provider}: account {account}: a directory is not read in a cluster"));
+                faults.push(format!(
+                    "provider {provider}: account {account}: a directory is not read in a cluster"
+                ));
             }
             published
         });

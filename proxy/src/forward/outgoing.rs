@@ -22,7 +22,14 @@ const FIRST_BYTE_MS: u64 = 660_000;
 
 /// Headers that belong to one connection (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [&str; 8] = [
-    "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authenticate",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
 ];
 
 /// What a client may hold that the gateway must not see.
@@ -149,14 +156,20 @@ fn refused(desk: &Desk, seat: &Seat, problem: &Problem) -> Response<Passing> {
             let refusal = refuse::Refusal::Head(*violation);
             return refuse::answer(&refusal, id).map(Passing::fixed);
         }
-        Problem::NoToken => (StatusCode::BAD_GATEWAY, kinds::API, "the sidecar has no token yet; try again".to_owned()),
+        Problem::NoToken => {
+            (StatusCode::BAD_GATEWAY, kinds::API, "the sidecar has no token yet; try again".to_owned())
+        }
         Problem::Target => {
             (StatusCode::BAD_REQUEST, kinds::INVALID_REQUEST, "path cannot be forwarded".to_owned())
         }
-        Problem::Unreachable => (StatusCode::BAD_GATEWAY, kinds::API, "the gateway cannot be reached".to_owned()),
-        Problem::Broken => {
-            (StatusCode::BAD_GATEWAY, kinds::API, "the connection to the gateway broke before it answered".to_owned())
+        Problem::Unreachable => {
+            (StatusCode::BAD_GATEWAY, kinds::API, "the gateway cannot be reached".to_owned())
         }
+        Problem::Broken => (
+            StatusCode::BAD_GATEWAY,
+            kinds::API,
+            "the connection to the gateway broke before it answered".to_owned(),
+        ),
         Problem::Late(what) => {
             (StatusCode::GATEWAY_TIMEOUT, kinds::TIMEOUT, format!("the gateway did not {what} in time"))
         }

@@ -38,8 +38,7 @@ pub(super) struct Readiness {
 /// # Errors
 /// When the port is taken.
 pub(super) async fn start(address: SocketAddr, readiness: Arc<Readiness>) -> Result<(), Failure> {
-    let listener =
-        TcpListener::bind(address).await.map_err(|e| Failure::Runtime(not_bound(address, &e)))?;
+    let listener = TcpListener::bind(address).await.map_err(|e| Failure::Runtime(not_bound(address, &e)))?;
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -60,7 +59,9 @@ pub(super) async fn wait_for_gateway(desk: Rc<Desk>) {
             readiness.gateway_was_reached.store(problem.is_none(), Ordering::Relaxed);
             match problem {
                 None => tracing::info!("gateway was reached"),
-                Some(problem) if tries.is_multiple_of(SAY_EVERY) => tracing::warn!("waiting for the gateway: {problem}"),
+                Some(problem) if tries.is_multiple_of(SAY_EVERY) => {
+                    tracing::warn!("waiting for the gateway: {problem}")
+                }
                 Some(_) => {}
             }
         }

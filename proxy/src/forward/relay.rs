@@ -49,9 +49,11 @@ pub(super) struct Task {
 /// Turns the gateway's answer into the client's.
 pub(super) fn begin(task: Task, head: response::Parts, body: Incoming) -> Response<Passing> {
     let Task { desk, seat, sender } = task;
-    let is_stream =
-        head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
-            && !head.headers.contains_key(CONTENT_LENGTH);
+    let is_stream = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+        && !head.headers.contains_key(CONTENT_LENGTH);
     seat.begin_phase(IDLE_MS);
     let mut relayed = Relayed { desk, seat, source: Some((body, sender)), is_stream };
     relayed.end_if_complete();
@@ -85,7 +87,11 @@ impl Relayed {
         let id = self.desk.next_id();
         tracing::warn!(request.id = %id, "an answer was cut: {why}");
         self.end(false);
-        if self.is_stream { Ok(Frame::data(Bytes::from(error::event(kind, why, id.as_str())))) } else { Err(Cut(why)) }
+        if self.is_stream {
+            Ok(Frame::data(Bytes::from(error::event(kind, why, id.as_str()))))
+        } else {
+            Err(Cut(why))
+        }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -121,7 +127,10 @@ impl Body for Passing {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.get_mut() {
             Self::Fixed(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Relayed(relayed) => relayed.poll(context),

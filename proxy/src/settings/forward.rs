@@ -32,12 +32,17 @@ impl ForwardSettings {
         let mut judge = Judge::default();
         let gateway = lookup.find(("--gateway", args.gateway.as_deref()), "GATEWAY_URL");
         if gateway.is_none() {
-            judge.faults.push("--gateway: must be given, such as http://gateway.platform.svc:8080".to_owned());
+            judge
+                .faults
+                .push("--gateway: must be given, such as http://gateway.platform.svc:8080".to_owned());
         }
         let gateway = judge.parse(gateway, "http(s)://HOST[:PORT]", origin).unwrap_or_default();
-        let token_file = args.token_file.clone().or_else(|| lookup.named("TOKEN_FILE").map(|f| f.text.into()));
+        let token_file =
+            args.token_file.clone().or_else(|| lookup.named("TOKEN_FILE").map(|f| f.text.into()));
         if token_file.is_none() {
-            judge.faults.push("--token-file: must be given; it is the file that holds the la_sk_ token".to_owned());
+            judge
+                .faults
+                .push("--token-file: must be given; it is the file that holds the la_sk_ token".to_owned());
         }
         let listen = lookup.find(("--listen", args.listen.as_deref()), "FORWARD_LISTEN");
         let listen = judge
@@ -87,7 +92,10 @@ mod tests {
     fn forwarder_needs_a_gateway_and_a_token_file() {
         assert_eq!(read(&[]).unwrap_err().len(), 2);
         let settings = read(&["--gateway", "http://gateway:8080/", "--token-file", "/t"]).unwrap();
-        assert_eq!((settings.gateway.as_str(), settings.listen.to_string().as_str()), ("http://gateway:8080", "127.0.0.1:8787"));
+        assert_eq!(
+            (settings.gateway.as_str(), settings.listen.to_string().as_str()),
+            ("http://gateway:8080", "127.0.0.1:8787")
+        );
     }
 
     #[test]

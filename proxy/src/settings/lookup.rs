@@ -61,7 +61,11 @@ impl Lookup {
 
     /// Every name that is set anywhere.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.layers.iter().flat_map(|(_, layer)| layer.iter()).filter(|(_, v)| !v.is_empty()).map(|(k, _)| k.as_str())
+        self.layers
+            .iter()
+            .flat_map(|(_, layer)| layer.iter())
+            .filter(|(_, v)| !v.is_empty())
+            .map(|(k, _)| k.as_str())
     }
 }
 

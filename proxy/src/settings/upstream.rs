@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use la_core::credential::{Credential, claude};
 use la_core::secret::Secret;
 
 use super::args::UpstreamArgs;
@@ -29,17 +30,31 @@ pub struct LoginDirectory {
 
 impl UpstreamSettings {
     pub(super) fn read(args: &UpstreamArgs, lookup: &Lookup, judge: &mut Judge) -> Self {
-        let provider = lookup.find(("--upstream-provider", args.upstream_provider.as_deref()), "UPSTREAM_PROVIDER");
+        let provider =
+            lookup.find(("--upstream-provider", args.upstream_provider.as_deref()), "UPSTREAM_PROVIDER");
         judge.parse(provider, "a provider of this version, which has `anthropic` only", |text| {
             (text == "anthropic").then_some(())
         });
-        let base_url = lookup.find(("--upstream-base-url", args.upstream_base_url.as_deref()), "UPSTREAM_BASE_URL");
+        let base_url =
+            lookup.find(("--upstream-base-url", args.upstream_base_url.as_deref()), "UPSTREAM_BASE_URL");
         let base_url = judge
             .parse(base_url, "http(s)://HOST[:PORT][/PREFIX]", is_base_url)
             .unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
-        let api_key = lookup.named("ANTHROPIC_API_KEY").map(|found| Secret::new(found.text));
+        let api_key = api_key(lookup, judge);
         let logins = logins(args, lookup, api_key.is_none(), judge);
         Self { base_url, logins, api_key }
+    }
+}
+
+fn api_key(lookup: &Lookup, judge: &mut Judge) -> Option<Secret> {
+    let found = lookup.named("ANTHROPIC_API_KEY")?;
+    match claude::api_key(&found.text) {
+        Ok(Credential::ApiKey { key }) => Some(key),
+        Ok(Credential::OAuth { .. }) => None,
+        Err(error) => {
+            judge.faults.push(format!("{} {error}", found.place));
+            None
+        }
     }
 }
 
@@ -55,7 +70,9 @@ pub(super) fn refuse_beside(source: &str, args: &UpstreamArgs, lookup: &Lookup, 
         if given.is_some() {
             judge.faults.push(format!("{flag}: cannot be used with {source}, which names the providers"));
         } else if let Some(found) = lookup.named(name) {
-            judge.warnings.push(format!("{} is not used with {source}, which names the providers", found.place));
+            judge
+                .warnings
+                .push(format!("{} is not used with {source}, which names the providers", found.place));
         }
     }
 }
@@ -75,7 +92,8 @@ fn logins(args: &UpstreamArgs, lookup: &Lookup, by_default: bool, judge: &mut Ju
         let dirs = found.text.split(',').map(str::trim).filter(|dir| !dir.is_empty());
         paths.extend(dirs.map(PathBuf::from));
     }
-    let name = |at: usize| if at < primary { "primary".to_owned() } else { format!("account-{}", at + 1 - primary) };
+    let name =
+        |at: usize| if at < primary { "primary".to_owned() } else { format!("account-{}", at + 1 - primary) };
     paths.into_iter().enumerate().map(|(at, path)| LoginDirectory { account: name(at), path }).collect()
 }
 
@@ -98,17 +116,28 @@ mod tests {
 
     #[test]
     fn logins_come_in_the_order_they_are_named() {
-        let (settings, faults) =
-            read(&[("CLAUDE_CODE_HOME", "/a"), ("ADDITIONAL_ACCOUNT_DIRS", "/b, /c,"), ("ANTHROPIC_API_KEY", "k")]);
+        let (settings, faults) = read(&[
+            ("CLAUDE_CODE_HOME", "/a"),
+            ("ADDITIONAL_ACCOUNT_DIRS", "/b, /c,"),
+            ("ANTHROPIC_API_KEY", "sk-ant-api03-key"),
+        ]);
         assert!(faults.is_empty(), "{faults:?}");
-        let shown: Vec<_> = settings.logins.iter().map(|l| format!("{}={}", l.account, l.path.display())).collect();
+        let shown: Vec<_> =
+            settings.logins.iter().map(|l| format!("{}={}", l.account, l.path.display())).collect();
         assert_eq!(shown, ["primary=/a", "account-1=/b", "account-2=/c"]);
     }
 
     #[test]
     fn api_key_alone_needs_no_login() {
-        let (settings, faults) = read(&[("ANTHROPIC_API_KEY", "k"), ("HOME", "/h")]);
+        let (settings, faults) = read(&[("ANTHROPIC_API_KEY", "sk-ant-api03-key"), ("HOME", "/h")]);
         assert!(faults.is_empty() && settings.logins.is_empty());
+    }
+
+    #[test]
+    fn token_of_ours_is_no_api_key() {
+        let (settings, faults) = read(&[("ANTHROPIC_API_KEY", "la_sk_canary"), ("HOME", "/h")]);
+        assert!(settings.api_key.is_none());
+        assert_eq!(faults, ["ANTHROPIC_API_KEY is a token of la-router, not a vendor's credential"]);
     }
 
     #[test]

@@ -23,8 +23,10 @@ pub struct Signing {
 pub enum KeyFileError {
     #[error("signing key {path} cannot be {what}: {error}")]
     Io { path: PathBuf, what: &'static str, error: io::Error },
-    #[error("signing key {path} is damaged: {reason}; restore it, or move it away to have a new one made, \
-             which makes every token issued so far invalid")]
+    #[error(
+        "signing key {path} is damaged: {reason}; restore it, or move it away to have a new one made, \
+             which makes every token issued so far invalid"
+    )]
     Damaged { path: PathBuf, reason: String },
     #[error("no random numbers from the system")]
     NoRandom,
@@ -47,15 +49,14 @@ impl Signing {
             (None, Some((kept, _))) => kept.clone(),
             (None, None) => {
                 let made = SigningKey::from_seed(random()?);
-                let text = serde_json::to_vec(&made).map_err(|e| KeyFileError::Damaged {
-                    path: path.clone(),
-                    reason: e.to_string(),
-                })?;
+                let text = serde_json::to_vec(&made)
+                    .map_err(|e| KeyFileError::Damaged { path: path.clone(), reason: e.to_string() })?;
                 write_whole(&path, &text).map_err(io("written")).map_err(failed)?;
                 made
             }
         };
-        let damaged = |error: KeyError| KeyFileError::Damaged { path: path.clone(), reason: error.to_string() };
+        let damaged =
+            |error: KeyError| KeyFileError::Damaged { path: path.clone(), reason: error.to_string() };
         let mut verifying = vec![key.verifying().map_err(damaged)?];
         verifying.extend(kept.map(|(_, verifying)| verifying).filter(|kept| !verifying.contains(kept)));
         Ok(Self { key, verifying })

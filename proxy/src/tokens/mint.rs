@@ -165,7 +165,8 @@ fn is_minted(record: &Record) -> bool {
 
 /// The newest text that works and has the life that is asked for.
 fn current<'a>(records: &'a [Record], token: &Wanted, now: i64) -> Option<&'a Record> {
-    let ours = records.iter().filter(|r| r.namespace == token.namespace && r.name == token.name && r.is_live(now));
+    let ours =
+        records.iter().filter(|r| r.namespace == token.namespace && r.name == token.name && r.is_live(now));
     let alike = ours.filter(|record| {
         matches!(record.origin, Origin::Manifest { duration_seconds, .. } if duration_seconds == token.lifetime_seconds)
     });
@@ -190,7 +191,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(folder.path()).unwrap();
         let store = TokenStore::open(&data_dir, Signing::open(&data_dir, None).unwrap()).unwrap();
-        let minter = Minter::new(Arc::new(store), folder.path().join("tokens"), "http://127.0.0.1:8080".to_owned());
+        let minter =
+            Minter::new(Arc::new(store), folder.path().join("tokens"), "http://127.0.0.1:8080".to_owned());
         Setup { _held: data_dir, folder, minter }
     }
 
@@ -223,7 +225,10 @@ mod tests {
         let second = std::fs::read_to_string(folder.join("token")).unwrap();
         assert!(first.starts_with("la_sk_") && second.starts_with("la_sk_") && first != second);
         assert_eq!(std::fs::read_to_string(folder.join("ANTHROPIC_AUTH_TOKEN")).unwrap(), second);
-        assert_eq!(std::fs::read_to_string(folder.join("ANTHROPIC_BASE_URL")).unwrap(), "http://127.0.0.1:8080");
+        assert_eq!(
+            std::fs::read_to_string(folder.join("ANTHROPIC_BASE_URL")).unwrap(),
+            "http://127.0.0.1:8080"
+        );
         minter.mint(&[wanted(&[Output::Token])], NOW + 2_400);
         assert!(!folder.join("ANTHROPIC_AUTH_TOKEN").exists(), "an output that is no longer wanted goes");
     }

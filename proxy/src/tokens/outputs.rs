@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use la_core::secret::Secret;
 use la_crds::router_token::Output;
 
-use crate::data_dir::write_whole;
+use crate::data_dir::write_derived;
 
 /// Every file that is ever written; others in the folder are left alone.
 const FILES: [&str; 3] = ["token", "ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"];
@@ -33,7 +33,7 @@ pub(super) fn write(folder: &Path, outputs: &[Output], token: &Secret, base_url:
         let path = folder.join(file);
         match wanted(file) {
             Some(text) if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) => {}
-            Some(text) => write_whole(&path, text.as_bytes())?,
+            Some(text) => write_derived(&path, text.as_bytes())?,
             None => remove_file(&path)?,
         }
     }

@@ -48,7 +48,9 @@ pub struct NewToken {
 pub enum StoreError {
     #[error("token store {path} cannot be {what}: {error}")]
     Io { path: PathBuf, what: &'static str, error: io::Error },
-    #[error("token store {path} is damaged: {reason}; restore it, or move it away, which ends every token issued so far")]
+    #[error(
+        "token store {path} is damaged: {reason}; restore it, or move it away, which ends every token issued so far"
+    )]
     Damaged { path: PathBuf, reason: String },
     #[error("token store is full with {MAX_RECORDS} records")]
     Full,
@@ -78,7 +80,11 @@ impl TokenStore {
     /// When the file is there and cannot be used; it is then left as it is.
     pub fn open(data_dir: &DataDir, signing: Signing) -> Result<Self, StoreError> {
         let path = data_dir.file(STORE_FILE);
-        let bytes = read_optional(&path).map_err(|error| StoreError::Io { path: path.clone(), what: "read", error })?;
+        let bytes = read_optional(&path).map_err(|error| StoreError::Io {
+            path: path.clone(),
+            what: "read",
+            error,
+        })?;
         let book = match bytes {
             None => Book { version: STORE_VERSION, proxy: LOCAL_PROXY.to_owned(), tokens: Vec::new() },
             Some(bytes) => {
@@ -191,7 +197,8 @@ impl TokenStore {
     fn edit(&self, id: &str, edit: impl Fn(&mut Record)) -> Result<Record, StoreError> {
         self.change(|book| {
             let proxy = book.proxy.clone();
-            let found = book.tokens.iter_mut().find(|record| record.id.as_str() == id && record.proxy == proxy);
+            let found =
+                book.tokens.iter_mut().find(|record| record.id.as_str() == id && record.proxy == proxy);
             let record = found.ok_or_else(|| StoreError::Unknown(id.to_owned()))?;
             edit(record);
             Ok(record.clone())
