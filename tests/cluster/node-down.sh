@@ -10,11 +10,11 @@ mv "$dir/pids" "$dir/pids.ending" 2>/dev/null || exit 0
 # A recorded id is ours only while its process still names our directory or namespace.
 for name in kubelet proxy coredns scheduler controller-manager apiserver containerd etcd; do
   pid=$(cat "$dir/pids.ending/$name" 2>/dev/null) || continue
-  [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$dir" ] && kill "$pid"
+  [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$dir" ] && kill "$pid" 2>/dev/null
 done
 sleep 1
 for pid in $(ps -eo pid,args | awk -v socket="-address $dir/containerd.sock" '/containerd-shim/ && index($0, socket) { print $1 }'); do
-  kill "$pid"
+  kill "$pid" 2>/dev/null
 done
 sleep 1
 awk -v dir="$dir/" 'index($2, dir) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do umount -l "$mount"; done

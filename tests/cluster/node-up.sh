@@ -40,6 +40,7 @@ inside=(nsenter --net="/run/netns/$netns")
 "${inside[@]}" ip link add node0 type bridge
 "${inside[@]}" ip addr add 10.250.0.1/24 dev node0
 "${inside[@]}" ip link set node0 up
+"${inside[@]}" ip route add 10.96.0.0/16 dev node0 # Services, for programs of the node itself
 "${inside[@]}" sysctl -qw net.ipv4.ip_forward=1
 
 openssl ecparam -name prime256v1 -genkey -noout -out ca.key

@@ -1,5 +1,6 @@
 //! One upstream, one router before it, and the four tokens that clients come with.
 
+use la_tests::cluster::Client;
 use la_tests::fakes::vendor::{self, Known, Turn};
 use la_tests::fakes::{Answer, FakeUpstream, Script, always};
 use la_tests::gateway::{Gateway, Token};
@@ -10,7 +11,7 @@ pub(crate) const KEY: &str = "sk-ant-api03-canary-of-the-client-tests";
 const TOKENS: [Token; 3] = [
     Token { name: "good", max_requests: None, suspended: false },
     Token { name: "suspended", max_requests: None, suspended: true },
-    Token { name: "spent", max_requests: Some(0), suspended: false },
+    Token { name: "spent", max_requests: Some(1), suspended: false },
 ];
 
 pub(crate) struct Scene {
@@ -53,7 +54,19 @@ impl Scene {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let upstream = runtime.block_on(FakeUpstream::start(vendor())).unwrap();
         let gateway = Gateway::start(&upstream.base_url(), KEY, &TOKENS, &[]).unwrap();
-        Self { upstream, gateway, _runtime: runtime }
+        let scene = Self { upstream, gateway, _runtime: runtime };
+        scene.spend();
+        scene
+    }
+
+    /// Uses up the one request of the token `spent`.
+    fn spend(&self) {
+        let bearer = format!("Bearer {}", self.token("spent"));
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let body = r#"{"model":"claude-haiku-4-5","max_tokens":8,"messages":[{"role":"user","content":"x"}]}"#;
+        let answer = Client::new(self.gateway.address()).send_with("POST", "/v1/messages", &headers, body).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        self.upstream.reset();
     }
 
     /// The text of a token, or one that nobody minted.

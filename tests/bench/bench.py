@@ -1,0 +1,264 @@
+"""Compares la-router with nginx in one run and prints, or writes, the table of RESULTS.md.
+
+The proxy under test is pinned to core 0; load (wrk) and upstream share core 1. Every round runs every peer for the
+same time, in rotated order, and gives ratios within the round, so that the noise of a shared machine cancels; the
+table shows medians over rounds. CPU is user and system time of the serving process from /proc/PID/stat.
+"""
+import argparse
+import http.client
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).parent
+PROXY_CORE, LOAD_CORE = "0", "1"
+CONNECTIONS = 32
+STREAMS = 1000
+HOLD_MS = 12000
+TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
+TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0}
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(port, path=None, limit=20.0):
+    """Until a connection is accepted or, with a path, a GET of it answers 200."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        try:
+            if path is None:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+            connection.request("GET", path)
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.0005)
+    raise SystemExit(f"nothing answers on port {port}")
+
+
+class Peer:
+    """A started process, and the one of it that serves."""
+
+    token = "none"
+
+    def __init__(self, name, port, process, serving):
+        self.name, self.port, self.process, self.serving = name, port, process, serving
+
+    def cpu_us(self):
+        fields = pathlib.Path(f"/proc/{self.serving}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_US
+
+    def rss_kb(self):
+        rollup = pathlib.Path(f"/proc/{self.serving}/smaps_rollup").read_text()
+        return int(re.search(r"^Rss:\s+(\d+)", rollup, re.M).group(1))
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def pinned(core, command, **options):
+    return subprocess.Popen(["taskset", "-c", core, *map(str, command)], **options)
+
+
+def start_upstream(binary, directory):
+    port = free_port()
+    log = open(directory / "upstream.log", "w")
+    process = pinned(LOAD_CORE, [binary, "--bench", "--listen", f"127.0.0.1:{port}"], stdout=log, stderr=log)
+    wait_for(port)
+    return Peer("direct", port, process, process.pid)
+
+
+def start_nginx(directory, upstream):
+    port = free_port()
+    conf = (HERE / "nginx.conf").read_text().replace("DIR", str(directory)).replace("PORT", str(port))
+    (directory / "nginx.conf").write_text(conf.replace("UPSTREAM", f"127.0.0.1:{upstream.port}"))
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+    process = pinned(PROXY_CORE, [nginx, "-c", directory / "nginx.conf"], stderr=subprocess.DEVNULL)
+    wait_for(port)
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return Peer("nginx", port, process, int(children[0]))
+
+
+def router_command(binary, directory, ports, log_requests):
+    port, admin = ports
+    return [binary, "serve", "--manifests", directory / "manifests", "--tokens-dir", directory / "tokens",
+            "--data-dir", directory / "data", "--host", "127.0.0.1", "--port", port, "--admin-listen",
+            f"127.0.0.1:{admin}", "--threads", "1", "--request-log", "true" if log_requests else "false"]
+
+
+def start_router(name, binary, directory, upstream, log_requests):
+    directory = directory / name.replace(" ", "-")
+    (directory / "manifests").mkdir(parents=True)
+    text = (HERE / "manifests.yaml").read_text().replace("UPSTREAM", f"127.0.0.1:{upstream.port}")
+    (directory / "manifests" / "bench.yaml").write_text(text)
+    ports = (free_port(), free_port())
+    log = open(directory / "log", "w")
+    command = router_command(binary, directory, ports, log_requests)
+    process = pinned(PROXY_CORE, command, stdout=log, stderr=log, env={})
+    wait_for(ports[1], "/readyz")
+    peer = Peer(name, ports[0], process, process.pid)
+    peer.token = (directory / "tokens" / "bench" / "load" / "token").read_text().strip()
+    peer.directory = directory
+    return peer
+
+
+def wrk(peer, body, connections, seconds):
+    """Requests per second and CPU µs per request."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", HERE / "request.lua",
+               "--timeout", "30s", f"http://127.0.0.1:{peer.port}/v1/messages"]
+    before = peer.cpu_us()
+    environment = {**os.environ, "BENCH_BODY": body, "BENCH_TOKEN": peer.token}
+    process = pinned(LOAD_CORE, command, stdout=subprocess.PIPE, text=True, env=environment)
+    said = process.communicate()[0]
+    used = peer.cpu_us() - before
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(f"{peer.name}: {said}")
+    count = int(re.search(r"(\d+) requests in", said).group(1))
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said).group(1))
+    return rate, used / max(count, 1)
+
+
+def held_streams(peer):
+    """Resident kB per open stream, and resident kB before."""
+    before = peer.rss_kb()
+    body = f'{{"model":"hold-{HOLD_MS}","max_tokens":64,"stream":true,"messages":[{{"role":"user","content":"Hello"}}]}}'
+    command = ["wrk", "-t1", f"-c{STREAMS}", f"-d{HOLD_MS // 1000 - 3}s", "-s", HERE / "request.lua",
+               "--timeout", "30s", f"http://127.0.0.1:{peer.port}/v1/messages"]
+    environment = {**os.environ, "BENCH_BODY": body, "BENCH_TOKEN": peer.token}
+    process = pinned(LOAD_CORE, command, stdout=subprocess.DEVNULL, env=environment)
+    time.sleep(HOLD_MS / 2000)
+    table = pathlib.Path(f"/proc/{peer.serving}/net/tcp").read_text().splitlines()
+    open_streams = sum(f":{peer.port:04X} " in line.split()[1] + " " and line.split()[3] == "01" for line in table[1:])
+    during = peer.rss_kb()
+    process.wait()
+    if open_streams < STREAMS * 0.99:
+        raise SystemExit(f"{peer.name}: only {open_streams} streams were open")
+    return (during - before) / open_streams, before
+
+
+def start_times(binary, peer, runs=15):
+    """Milliseconds from exec to the first 200 of /readyz, on a data folder that exists."""
+    times = []
+    for _ in range(runs):
+        ports = (free_port(), free_port())
+        directory = peer.directory.parent / "starts"
+        shutil.copytree(peer.directory / "manifests", directory / "manifests", dirs_exist_ok=True)
+        began = time.monotonic()
+        process = subprocess.Popen(list(map(str, router_command(binary, directory, ports, False))),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={})
+        wait_for(ports[1], "/readyz")
+        times.append((time.monotonic() - began) * 1000)
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    return statistics.median(times[1:])
+
+
+def measure(peers, body, rounds, seconds):
+    rows = {peer.name: [] for peer in peers}
+    for peer in peers:
+        wrk(peer, body, CONNECTIONS, 1)
+    for number in range(rounds):
+        turn = peers[number % len(peers):] + peers[:number % len(peers)]
+        for peer in turn:
+            rows[peer.name].append(wrk(peer, body, CONNECTIONS, seconds))
+        print(f"round {number + 1}/{rounds}: " + ", ".join(
+            f"{peer.name} {rows[peer.name][-1][0] / 1000:.1f} k/s {rows[peer.name][-1][1]:.1f} µs" for peer in peers))
+    return rows
+
+
+def table(rows, streams, ready, rounds):
+    def ratio(name, index, to):
+        return statistics.median(mine[index] / other[index] for mine, other in zip(rows[name], rows[to]))
+
+    lines = ["| At 32 connections | requests/s | of direct | of nginx | CPU µs/request | of nginx |",
+             "|---|---|---|---|---|---|"]
+    for name, values in rows.items():
+        rate = statistics.median(value[0] for value in values)
+        cpu = statistics.median(value[1] for value in values)
+        cells = [f"{rate:,.0f}", f"{ratio(name, 0, 'direct'):.2f}", f"{ratio(name, 0, 'nginx'):.2f}", f"{cpu:.1f}",
+                 f"{ratio(name, 1, 'nginx'):.2f}"]
+        if name == "direct":
+            cells[3:] = ["–", "–"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "| Memory and start | nginx | la-router |", "|---|---|---|"]
+    lines.append(f"| idle resident memory, MB | {streams['nginx'][1] / 1024:.1f} | {streams['la-router'][1] / 1024:.1f} |")
+    lines.append(f"| kB per open stream ({STREAMS} held) | {streams['nginx'][0]:.1f} | {streams['la-router'][0]:.1f} |")
+    lines.append(f"| exec to ready, ms | – | {ready:.1f} |")
+    found = {"throughput": ratio("la-router", 0, "nginx"), "cpu": ratio("la-router", 1, "nginx"),
+             "stream": streams["la-router"][0], "idle": streams["la-router"][1] / 1024, "ready": ready}
+    names = {"throughput": "throughput of nginx's, at least", "cpu": "CPU per request of nginx's, at most",
+             "stream": "kB per open stream, at most", "idle": "idle resident memory in MB, at most",
+             "ready": "ms to ready, at most"}
+    lines += ["", "| Target | | Measured | |", "|---|---|---|---|"]
+    for key, target in TARGETS.items():
+        met = found[key] >= target if key == "throughput" else found[key] <= target
+        lines.append(f"| {names[key]} | {target:g} | {found[key]:.2f} | {'met' if met else '**missed**'} |")
+    return "\n".join(lines) + "\n"
+
+
+def machine():
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    nginx = subprocess.run([shutil.which("nginx") or "/usr/sbin/nginx", "-v"], stderr=subprocess.PIPE, text=True).stderr
+    return f"{os.cpu_count()} × {model.group(1) if model else 'unknown CPU'}, Linux {platform.release()}, {nginx.strip()}"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--router", required=True)
+    parser.add_argument("--upstream", required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
+    args = parser.parse_args()
+    body = '{"model":"claude-haiku-4-5","max_tokens":64,"messages":[{"role":"user","content":"PAD"}]}'
+    body = body.replace("PAD", "x" * (300 - len(body) + 3))
+    peers = []
+    with tempfile.TemporaryDirectory(prefix="la-router-bench-") as directory:
+        directory = pathlib.Path(directory)
+        directory.chmod(0o755)  # nginx's worker is not root
+        try:
+            direct = start_upstream(args.upstream, directory)
+            peers.append(direct)
+            # Memory first: a process that carried load keeps some of it.
+            peers.append(start_nginx(directory, direct))
+            router = start_router("la-router", args.router, directory, direct, False)
+            peers.append(router)
+            streams = {peer.name: held_streams(peer) for peer in peers[1:]}
+            ready = start_times(args.router, router)
+            logging = start_router("la-router, log on", args.router, directory, direct, True)
+            peers.append(logging)
+            rows = measure(peers, body, args.rounds, args.seconds)
+        finally:
+            for peer in peers:
+                peer.stop()
+    text = table(rows, streams, ready, args.rounds)
+    print("\n" + text)
+    if args.write:
+        results = HERE / "RESULTS.md"
+        head, _, rest = results.read_text().partition("<!-- measured -->\n")
+        tail = rest.partition("<!-- /measured -->\n")[2]
+        when = f"{time.strftime('%Y-%m-%d', time.gmtime())}, {machine()}, median of {args.rounds} rounds of {args.seconds} s.\n\n"
+        results.write_text(f"{head}<!-- measured -->\n{when}{text}<!-- /measured -->\n{tail}")
+
+
+main()
