@@ -20,7 +20,7 @@ pub struct Received {
     pub body_bytes: usize,
     /// In hexadecimal.
     pub body_sha256: String,
-    /// The status it was answered with, once that was decided.
+    /// The status it was answered with; none if the answer is none.
     pub status: Option<u16>,
     /// Whether a vendor would bill it: it arrived whole at `/v1/messages` and was answered with 2xx.
     pub billed: bool,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::answer::Answer;
+use super::answer::{Answer, Ending, When};
 use super::connection::Connection;
 use super::request::Received;
 
@@ -160,8 +160,10 @@ impl Shared {
     pub(super) fn answer(&self, mut received: Received) -> (usize, Answer) {
         let script = Arc::clone(&self.script.lock().unwrap_or_else(PoisonError::into_inner));
         let answer = script(&received);
-        received.status = Some(answer.status);
-        received.billed = received.path() == "/v1/messages" && (200..300).contains(&answer.status);
+        let is_answered = !matches!(answer.ending, Ending::Break(_, When::BeforeHead));
+        received.status = is_answered.then_some(answer.status);
+        let is_good = is_answered && (200..300).contains(&answer.status);
+        received.billed = is_good && received.path() == "/v1/messages";
         let number = self.log(|log| {
             received.number = log.requests.len();
             log.requests.push(received);
