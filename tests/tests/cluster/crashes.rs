@@ -1,11 +1,12 @@
-//! The operator killed in the middle of a mint, and two of them at once: never a second live token, never a
-//! lost one. These tests have API servers of their own.
+//! The operator killed in the middle of a mint, two of them at once, and a cluster set back: never a second
+//! live token, never a lost one. These tests have API servers of their own.
 
 use std::time::Duration;
 
-use la_tests::cluster::{ApiServer, eventually};
+use la_tests::cluster::{ApiServer, Kubelet, eventually};
+use serde_json::json;
 
-use super::scene::{LIMIT, Scene, claims, secret_path, text, token, value};
+use super::scene::{LIMIT, Scene, claims, provider, proxy, secret_path, text, token, value};
 
 const POINTS: [&str; 3] = ["after-status-issuing", "after-secret", "before-active"];
 
@@ -108,6 +109,35 @@ fn of_two_replicas_one_leads_and_the_other_takes_over() {
     replicas.remove(at).process.kill();
     mint(10..20);
     assert_ne!(eventually("another leader", LIMIT, holder).unwrap(), leader);
+}
+
+#[test]
+fn cluster_restored_from_a_backup_gets_a_new_epoch() {
+    let api = ApiServer::start().unwrap();
+    let scene = Scene::new(&api).unwrap();
+    let namespace = scene.namespace("backup");
+    let kubelet = Kubelet::start(&api, &namespace).unwrap();
+    scene.apply(&namespace, &provider("http://127.0.0.1:9"));
+    scene.apply(&namespace, &proxy(1, "{from: Same}"));
+    let operator = scene.operator("first", &[]).unwrap();
+    let gateway = (namespace.as_str(), "routerproxies", "gateway");
+    scene.until(gateway, "Programmed", ("True", "Programmed"));
+    let backup = scene.secret(&namespace, "gateway-snapshot").unwrap();
+    let epoch = || scene.snapshot(&namespace).and_then(|snapshot| snapshot["epoch"].as_u64());
+    let before = epoch().unwrap();
+    for name in ["one", "two"] {
+        scene.apply(&namespace, &token(name, &namespace, ""));
+        scene.until((&namespace, "routertokens", name), "Ready", ("True", "Issued"));
+    }
+    // An operator that remembers would put its own back; one whose cluster was restored does not.
+    stop(operator);
+    let data = json!({ "data": backup["data"] });
+    scene.api.client().merge(&secret_path(&namespace, "gateway-snapshot"), &data).unwrap();
+    let _operator = scene.operator("next", &[]).unwrap();
+    let newer = || Ok((epoch() > Some(before)).then_some(()));
+    eventually("a new epoch", LIMIT, newer).unwrap();
+    scene.until(gateway, "Programmed", ("True", "Programmed"));
+    drop(kubelet);
 }
 
 /// Ends an operator the way a rollout does; the lease is free at once.

@@ -21,6 +21,12 @@ use crate::resources::sha256_hex;
 /// How long pods may take to a new snapshot before Programmed says that they have not followed.
 const FOLLOWING: Duration = Duration::from_secs(3);
 
+/// How long a pod may refuse a snapshot before it is taken at its word. Files may arrive within that time.
+const REFUSING: Duration = Duration::from_secs(10);
+
+/// Least seconds between two epochs that are begun because a pod refuses.
+const NEW_LINE_SECONDS: i64 = 600;
+
 /// What is known of one RouterProxy.
 #[derive(Debug, Clone)]
 pub(crate) struct Observed<'a> {
@@ -68,9 +74,28 @@ fn next_order(seen: &Observed<'_>) -> Option<Order> {
         // A pod has seen what we have not: the cluster was restored from a backup.
         return Some((epoch.saturating_add(1), 1));
     }
+    if is_refused(seen, previous) {
+        let now = u64::try_from(seen.now.as_second()).unwrap_or(1);
+        return Some((now.max(last.0.saturating_add(1)), 1));
+    }
     let same = previous.snapshot.serves_same_as(&seen.compiled.snapshot)
         && *previous.credentials == seen.compiled.credentials;
     (!same).then_some((last.0, last.1.saturating_add(1)))
+}
+
+/// Whether a pod serves nothing because it refuses what it is given. A pod that restarts in a restored
+/// cluster does: it remembers a later generation and cannot say which. A new epoch, which is the present
+/// second, is above any that it can remember. One that refuses for another reason gets no second one soon.
+fn is_refused(seen: &Observed<'_>, previous: Previous<'_>) -> bool {
+    let epoch = i64::try_from(previous.snapshot.epoch).unwrap_or(i64::MAX);
+    let line_is_old = seen.now.as_second().saturating_sub(epoch) >= NEW_LINE_SECONDS;
+    line_is_old && previous.age >= REFUSING && refusing(seen)
+}
+
+fn refusing(seen: &Observed<'_>) -> bool {
+    seen.pods.values().filter(|pod| !pod.leaving).any(|pod| {
+        pod.order() == Some((0, 0)) && pod.report.as_ref().is_some_and(|report| !report.faults.is_empty())
+    })
 }
 
 /// What to say, and when to look again.
@@ -101,6 +126,8 @@ pub(crate) fn decide(seen: &Observed<'_>) -> Decision {
     for wanted in [accepted(seen), programmed, available(seen, counts), ledger(seen)] {
         conditions::set(&mut status.conditions, wanted, generation, seen.now);
     }
+    let refused = refusing(seen).then_some(REFUSING);
+    let wake = [wake, refused].into_iter().flatten().min();
     Decision { notes: notes(seen), status, wake }
 }
 

@@ -99,16 +99,53 @@ impl Default for Case {
     }
 }
 
-fn cases() -> Vec<Case> {
-    let no_pods = ("False", "NoReadyPods");
-    let unknown = ("Unknown", "Unknown");
-    let good = ("True", "Accepted");
-    let broken = Report {
-        epoch: 7,
-        generation: 3,
-        not_ready: vec!["the ledger cannot be written".to_owned()],
-        ..Report::default()
-    };
+const GOOD: (&str, &str) = ("True", "Accepted");
+const AVAILABLE: (&str, &str) = ("True", "Available");
+const COUNTS: (&str, &str) = ("True", "LedgerReady");
+const NO_PODS: (&str, &str) = ("False", "NoReadyPods");
+const UNKNOWN: (&str, &str) = ("Unknown", "Unknown");
+
+fn states_of_pods() -> Vec<Case> {
+    let zero = ("False", "ScaledToZero");
+    let not_ready = vec!["the ledger cannot be written".to_owned()];
+    let broken = Report { epoch: 7, generation: 3, not_ready, ..Report::default() };
+    vec![
+        Case { sentence: "its pod serves the newest", ..Case::default() },
+        Case {
+            sentence: "no pod runs yet",
+            pods: vec![],
+            expected: [GOOD, NO_PODS, NO_PODS, UNKNOWN],
+            ..Case::default()
+        },
+        Case {
+            sentence: "it is scaled to zero",
+            replicas: 0,
+            pods: vec![],
+            expected: [GOOD, zero, zero, UNKNOWN],
+            ..Case::default()
+        },
+        Case {
+            sentence: "its pod is behind for too long",
+            pods: vec![pod(7, 2)],
+            expected: [GOOD, ("False", "Pending"), AVAILABLE, COUNTS],
+            ..Case::default()
+        },
+        Case {
+            sentence: "its pod cannot be reached",
+            pods: vec![PodState { unreachable: Some("no answer".to_owned()), ..PodState::default() }],
+            expected: [GOOD, ("False", "Pending"), NO_PODS, UNKNOWN],
+            ..Case::default()
+        },
+        Case {
+            sentence: "its pod cannot count use",
+            pods: vec![PodState { report: Some(broken), ..PodState::default() }],
+            expected: [GOOD, ("True", "Programmed"), NO_PODS, ("False", "LedgerUnavailable")],
+            ..Case::default()
+        },
+    ]
+}
+
+fn states_of_the_spec() -> Vec<Case> {
     let fault = ObjectFault {
         kind: "RouterProxy",
         namespace: "platform".to_owned(),
@@ -117,59 +154,18 @@ fn cases() -> Vec<Case> {
         reason: reason::PROVIDER_NOT_FOUND,
         message: "does not exist".to_owned(),
     };
+    let but_accepted = |reason| [("False", reason), ("True", "Programmed"), AVAILABLE, COUNTS];
     vec![
-        Case { sentence: "its pod serves the newest", ..Case::default() },
-        Case {
-            sentence: "no pod runs yet",
-            pods: vec![],
-            expected: [good, no_pods, no_pods, unknown],
-            ..Case::default()
-        },
-        Case {
-            sentence: "it is scaled to zero",
-            replicas: 0,
-            pods: vec![],
-            expected: [good, ("False", "ScaledToZero"), ("False", "ScaledToZero"), unknown],
-            ..Case::default()
-        },
-        Case {
-            sentence: "its pod is behind for too long",
-            pods: vec![pod(7, 2)],
-            expected: [good, ("False", "Pending"), ("True", "Available"), ("True", "LedgerReady")],
-            ..Case::default()
-        },
-        Case {
-            sentence: "its pod cannot be reached",
-            pods: vec![PodState { unreachable: Some("no answer".to_owned()), ..PodState::default() }],
-            expected: [good, ("False", "Pending"), no_pods, unknown],
-            ..Case::default()
-        },
-        Case {
-            sentence: "its pod cannot count use",
-            pods: vec![PodState { report: Some(broken), ..PodState::default() }],
-            expected: [good, ("True", "Programmed"), no_pods, ("False", "LedgerUnavailable")],
-            ..Case::default()
-        },
         Case {
             sentence: "somebody else's Service is in the way",
             conflicts: vec!["Service gateway exists and is not ours".to_owned()],
-            expected: [
-                ("False", "ObjectConflict"),
-                ("True", "Programmed"),
-                ("True", "Available"),
-                ("True", "LedgerReady"),
-            ],
+            expected: but_accepted("ObjectConflict"),
             ..Case::default()
         },
         Case {
             sentence: "a provider does not exist",
             faults: vec![fault],
-            expected: [
-                ("False", "ProviderNotFound"),
-                ("True", "Programmed"),
-                ("True", "Available"),
-                ("True", "LedgerReady"),
-            ],
+            expected: but_accepted("ProviderNotFound"),
             ..Case::default()
         },
     ]
@@ -184,7 +180,7 @@ fn conditions_of(status: &RouterProxyStatus) -> [(String, String); 4] {
 
 #[test]
 fn status_says_what_the_pods_really_report() {
-    for case in cases() {
+    for case in states_of_pods().into_iter().chain(states_of_the_spec()) {
         let (proxy, pods, none) = (proxy(case.replicas), pods(case.pods), Credentials::new());
         let compiled = Compiled { faults: case.faults, ..compiled("a") };
         let before = written(7, 3, "a");
@@ -195,6 +191,36 @@ fn status_says_what_the_pods_really_report() {
             Observed { proxy: &proxy, now: at(1_000), compiled: &compiled, previous, pods: &pods, conflicts };
         let expected = case.expected.map(|(status, reason)| (status.to_owned(), reason.to_owned()));
         assert_eq!(conditions_of(&decide(&seen).status), expected, "{}", case.sentence);
+    }
+}
+
+#[test]
+fn pod_that_refuses_everything_gets_a_new_epoch_once() {
+    let (proxy, compiled, none) = (proxy(1), compiled("a"), Credentials::new());
+    let refusing = |faults: &[&str]| {
+        let faults = faults.iter().map(|fault| (*fault).to_owned()).collect();
+        pods(vec![PodState { report: Some(Report { faults, ..Report::default() }), ..PodState::default() }])
+    };
+    let old = "snapshot 3 of epoch 7 is older than 8 of epoch 7, which was served before; it is refused";
+    let cases = [
+        ("it refuses for long", 7, &[old][..], 60, Some((9_000, 1))),
+        ("it has just been told", 7, &[old][..], 1, None),
+        ("it refuses nothing, it is starting", 7, &[][..], 60, None),
+        ("the epoch is new already", 8_990, &[old][..], 60, None),
+    ];
+    for (sentence, epoch, faults, age_seconds, expected) in cases {
+        let (before, pods) = (written(epoch, 3, "a"), refusing(faults));
+        let age = Duration::from_secs(age_seconds);
+        let previous = Some(Previous { snapshot: &before, credentials: &none, age });
+        let seen = Observed {
+            proxy: &proxy,
+            now: at(9_000),
+            compiled: &compiled,
+            previous,
+            pods: &pods,
+            conflicts: &[],
+        };
+        assert_eq!(next_snapshot(&seen).map(|snapshot| snapshot.order()), expected, "{sentence}");
     }
 }
 

@@ -142,40 +142,19 @@ fn restoring() -> Vec<Case> {
 
 fn renewing() -> Vec<Case> {
     let old = || text("a", DAY * 3 / 4, Active);
+    let pending = |sentence, age| Case {
+        after: vec![("b", Issuing), ("a", Active)],
+        ..case(sentence, vec![text("b", age, Issuing), old()], ours_but("a", "key", true, false))
+    };
     vec![
         Case {
             step: Step::Issue,
             after: vec![("new", Issuing), ("a", Active)],
             ..case("a third of its life is left", vec![old()], ours("a"))
         },
-        Case {
-            served: false,
-            after: vec![("b", Issuing), ("a", Active)],
-            ..case(
-                "the proxy must learn of the new text first",
-                vec![text("b", 1, Issuing), old()],
-                ours_but("a", "key", true, false),
-            )
-        },
-        Case {
-            step: Step::Store,
-            after: vec![("b", Issuing), ("a", Active)],
-            ..case(
-                "the proxy knows the new text",
-                vec![text("b", 1, Issuing), old()],
-                ours_but("a", "key", true, false),
-            )
-        },
-        Case {
-            served: false,
-            step: Step::Store,
-            after: vec![("b", Issuing), ("a", Active)],
-            ..case(
-                "the proxy has not learned of the new text in time",
-                vec![text("b", 60, Issuing), old()],
-                ours_but("a", "key", true, false),
-            )
-        },
+        Case { served: false, ..pending("the proxy must learn of the new text first", 1) },
+        Case { step: Step::Store, ..pending("the proxy knows the new text", 1) },
+        Case { served: false, step: Step::Store, ..pending("the proxy has not learned of it in time", 60) },
         Case {
             step: Step::Activate,
             after: vec![("b", Active), ("a", Active)],
