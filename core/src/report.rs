@@ -12,6 +12,9 @@ pub const ADMIN_TYPE: &str = "la-admin+jwt";
 /// Longest life of an admin credential, in seconds.
 pub const ADMIN_LIFETIME_SECONDS: i64 = 60;
 
+/// How a sentence of [`Report::not_ready`] begins when the ledger is why the process takes no requests.
+pub const LEDGER_REASON: &str = "ledger cannot count use: ";
+
 /// What an admin credential claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminClaims {

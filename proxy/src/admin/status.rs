@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use la_core::report::Report;
+use la_core::report::{LEDGER_REASON, Report};
 
 use crate::config::feed::FeedState;
 use crate::config::live::LiveCell;
@@ -52,7 +52,7 @@ impl Status {
             reasons.push("no configuration was loaded yet".to_owned());
             reasons.extend(self.feed.faults());
         }
-        reasons.extend(self.ledger.health().err());
+        reasons.extend(self.ledger.health().err().map(|why| format!("{LEDGER_REASON}{why}")));
         reasons
     }
 

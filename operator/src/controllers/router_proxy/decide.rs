@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use la_core::credential::Credentials;
+use la_core::report::LEDGER_REASON;
 use la_core::snapshot::Snapshot;
 use la_crds::RouterProxy;
 use la_crds::compile::{Compiled, ObjectFault};
@@ -250,7 +251,8 @@ fn available(seen: &Observed<'_>, counts: ReplicaCounts) -> Wanted {
 fn ledger(seen: &Observed<'_>) -> Wanted {
     let reports: Vec<_> =
         seen.pods.values().filter(|pod| !pod.leaving).filter_map(|pod| pod.report.as_ref()).collect();
-    let broken = reports.iter().flat_map(|report| &report.not_ready).find(|why| why.contains("ledger"));
+    let broken =
+        reports.iter().flat_map(|report| &report.not_ready).find(|why| why.starts_with(LEDGER_REASON));
     match broken {
         Some(why) => Wanted::new(kind::LEDGER_READY, false, reason::LEDGER_UNAVAILABLE, why.clone()),
         None if reports.is_empty() => {

@@ -1,7 +1,7 @@
 //! RouterToken: a text in a Secret, renewed before its end, restored when lost, revoked when deleted.
 //!
 //! Guarantees: at most one text that was not revoked or is being renewed lives at a time; no crash loses or
-//! doubles one ([`decide`]). Deleting the RouterToken needs nothing here: the proxy's snapshot lists only
+//! doubles one ([`mod@decide`]). Deleting the RouterToken needs nothing here: the proxy's snapshot lists only
 //! tokens that exist.
 
 use std::sync::Arc;

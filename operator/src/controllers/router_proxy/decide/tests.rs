@@ -107,7 +107,7 @@ const UNKNOWN: (&str, &str) = ("Unknown", "Unknown");
 
 fn states_of_pods() -> Vec<Case> {
     let zero = ("False", "ScaledToZero");
-    let not_ready = vec!["the ledger cannot be written".to_owned()];
+    let not_ready = vec![format!("{LEDGER_REASON}the disk is full")];
     let broken = Report { epoch: 7, generation: 3, not_ready, ..Report::default() };
     vec![
         Case { sentence: "its pod serves the newest", ..Case::default() },
