@@ -11,7 +11,7 @@ use la_core::snapshot::{Backend, CredentialSource, Snapshot};
 use tokio::sync::watch;
 
 use super::fingerprint::Fingerprint;
-use super::generation::Highest;
+use super::generation::{GenerationError, Highest};
 use super::live::{Live, LiveCell};
 use super::{FromManifest, Generations, LoadError, Loaded, Source};
 use crate::credentials;
@@ -19,6 +19,9 @@ use crate::ledger::Ledger;
 use crate::observe::metrics::Metrics;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// When to look again at a change that may not be complete.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// How often a source that could not be read is tried again without a change, in looks.
 const RETRY_AFTER_LOOKS: u32 = 20;
@@ -156,7 +159,8 @@ impl Feed {
     pub async fn run(mut self, now: fn() -> i64) {
         let mut changes = self.source.changes();
         loop {
-            wait(&mut changes).await;
+            let pause = if self.unsettled.is_some() { SETTLE } else { LOOK_EVERY };
+            wait(&mut changes, pause).await;
             self.look(now());
         }
     }
@@ -173,6 +177,7 @@ impl Feed {
         {
             return;
         }
+        self.unsettled = None;
         if changed || retry || self.source.is_due(now) {
             let before = self.state.faults();
             // What is wrong is in the state, and is said once.
@@ -194,7 +199,14 @@ impl Feed {
     fn take(&mut self, mut loaded: Loaded) -> Result<(), LoadError> {
         match (loaded.generations, &mut self.highest) {
             (Generations::Theirs, Some(highest)) => {
-                highest.accept(loaded.snapshot.order()).map_err(|e| LoadError(vec![e.to_string()]))?;
+                match highest.accept(loaded.snapshot.order()) {
+                    Ok(()) => {}
+                    Err(error @ GenerationError::Older { .. }) => {
+                        return Err(LoadError(vec![error.to_string()]));
+                    }
+                    // It may revoke a token: better served than remembered.
+                    Err(error) => loaded.faults.push(error.to_string()),
+                }
             }
             (Generations::Theirs, None) => {}
             (Generations::Ours, _) => {
@@ -267,7 +279,7 @@ fn build(loaded: &Loaded) -> Live {
     Live::build(loaded.snapshot.clone(), &loaded.credentials, &read)
 }
 
-async fn wait(changes: &mut Option<watch::Receiver<u64>>) {
+async fn wait(changes: &mut Option<watch::Receiver<u64>>, pause: Duration) {
     match changes {
         // A store that is gone will not change again; the timeout still paces the looks.
         Some(changes) => {
@@ -276,9 +288,9 @@ async fn wait(changes: &mut Option<watch::Receiver<u64>>) {
                     std::future::pending::<()>().await;
                 }
             };
-            let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
+            let _ = tokio::time::timeout(pause, changed).await;
         }
-        None => tokio::time::sleep(LOOK_EVERY).await,
+        None => tokio::time::sleep(pause).await,
     }
 }
 

@@ -70,9 +70,9 @@ impl Highest {
         }
         let io = |error| GenerationError::Io { path: self.path.clone(), what: "written", error };
         let text = serde_json::to_vec(&found).map_err(|e| io(io::Error::other(e)))?;
-        write_whole(&self.path, &text).map_err(io)?;
+        // Until the end of the process it is remembered anyway.
         self.seen = Some(found);
-        Ok(())
+        write_whole(&self.path, &text).map_err(io)
     }
 }
 

@@ -154,7 +154,8 @@ impl ManifestFolder {
             }
         }
         failed.extend(self.minter.mint(&wanted, now));
-        self.due = self.minter.next_due(&wanted, now);
+        // What could not be renewed is tried again, though not at every look.
+        self.due = self.minter.next_due(&wanted, now).map(|due| due.max(now.saturating_add(1)));
         failed
     }
 }
