@@ -14,3 +14,11 @@ mod endings;
 mod heads;
 #[cfg(test)]
 mod paths;
+#[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod boot;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod forward;
