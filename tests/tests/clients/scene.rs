@@ -63,8 +63,10 @@ impl Scene {
     fn spend(&self) {
         let bearer = format!("Bearer {}", self.token("spent"));
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        let body = r#"{"model":"claude-haiku-4-5","max_tokens":8,"messages":[{"role":"user","content":"x"}]}"#;
-        let answer = Client::new(self.gateway.address()).send_with("POST", "/v1/messages", &headers, body).unwrap();
+        let body =
+            r#"{"model":"claude-haiku-4-5","max_tokens":8,"messages":[{"role":"user","content":"x"}]}"#;
+        let answer =
+            Client::new(self.gateway.address()).send_with("POST", "/v1/messages", &headers, body).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.body);
         self.upstream.reset();
     }
