@@ -46,9 +46,6 @@ pub const RESERVED_METADATA_PREFIXES: [&str; 4] = [
     "kubectl.kubernetes.io/",
 ];
 
-/// The Secret, in the operator's namespace, with the keys that sign tokens and admin credentials.
-pub const SIGNING_KEYS_SECRET: &str = "la-router-signing-keys";
-
 /// The Lease, in the operator's namespace, that the leader holds.
 pub const LEADER_LEASE: &str = "la-router-operator";
 
@@ -72,11 +69,6 @@ pub fn stateful_set(proxy: &str) -> String {
 /// The Service that clients reach a RouterProxy by.
 pub fn service(proxy: &str) -> String {
     proxy.to_owned()
-}
-
-/// The headless Service that gives the pods of a RouterProxy their names.
-pub fn pods_service(proxy: &str) -> String {
-    format!("{proxy}-pods")
 }
 
 /// The ServiceAccount, without rights, of the pods of a RouterProxy.

@@ -97,7 +97,8 @@ pub struct RouterTokenSpec {
     /// `ANTHROPIC_AUTH_TOKEN`.
     #[serde(default = "default_outputs")]
     #[schemars(length(min = 1, max = 2))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, other == one))").message("must name each output once"))]
     pub outputs: Vec<Output>,
 
     /// What people call this token; shown in logs and lists. At most 128 characters.

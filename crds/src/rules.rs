@@ -50,6 +50,10 @@ pub(crate) fn router_token(spec: &RouterTokenSpec) -> Vec<Broken> {
             broken.push(Broken::new(field, "renewBefore and renewBeforePercentage exclude each other"));
         }
     }
+    let outputs: BTreeSet<_> = spec.outputs.iter().collect();
+    if outputs.len() < spec.outputs.len() {
+        broken.push(Broken::new("spec.outputs", "must name each output once"));
+    }
     if spec.limits.max_requests.is_some_and(|most| most < 1) {
         broken
             .push(Broken::new("spec.limits.maxRequests", "must be at least 1; use suspend to stop a token"));

@@ -139,12 +139,11 @@ impl Walk {
         self.repeated(path, items, schema);
     }
 
-    /// Entries of sets, and keys of maps, must differ.
+    /// Keys of maps must differ.
     fn repeated(&mut self, path: &str, items: &[Value], schema: &JSONSchemaProps) {
         let keys = schema.x_kubernetes_list_map_keys.clone().unwrap_or_default();
         let identity = |item: &Value| match schema.x_kubernetes_list_type.as_deref() {
-            Some("set") => Some(item.clone()),
-            Some("map") => keys.iter().map(|key| item.get(key).cloned()).collect(),
+            Some("map") => keys.iter().map(|key| item.get(key).cloned()).collect::<Option<Vec<_>>>(),
             _ => None,
         };
         let identities: Vec<_> = items.iter().map(identity).collect();
