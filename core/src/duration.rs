@@ -52,14 +52,18 @@ mod tests {
 
     #[test]
     fn durations_read_as_go_writes_them() {
-        for (text, ms) in [("24h", 86_400_000), ("1h30m", 5_400_000), ("250ms", 250), ("2m3s4ms", 123_004), ("0s", 0)] {
+        for (text, ms) in
+            [("24h", 86_400_000), ("1h30m", 5_400_000), ("250ms", 250), ("2m3s4ms", 123_004), ("0s", 0)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(ms)), "{text}");
         }
     }
 
     #[test]
     fn what_is_not_a_duration_is_refused() {
-        for text in ["", "10", "h", "-1h", "1.5h", "1d", "1h ", "99999999999999999999h", "18446744073709551615h"] {
+        for text in
+            ["", "10", "h", "-1h", "1.5h", "1d", "1h ", "99999999999999999999h", "18446744073709551615h"]
+        {
             assert!(parse(text).is_err(), "{text:?} was accepted");
         }
     }

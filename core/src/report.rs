@@ -125,7 +125,10 @@ mod tests {
         assert_eq!(verify_admin(&sign("pod-1", 100, 160), &keys, "pod-1", 159), Ok(()));
         assert_eq!(verify_admin(&sign("pod-1", 100, 160), &keys, "pod-1", 160), Err(TokenError::Expired));
         assert_eq!(verify_admin(&sign("pod-1", 100, 161), &keys, "pod-1", 120), Err(TokenError::Expired));
-        assert_eq!(verify_admin(&sign("pod-2", 100, 160), &keys, "pod-1", 120), Err(TokenError::WrongAudience));
+        assert_eq!(
+            verify_admin(&sign("pod-2", 100, 160), &keys, "pod-1", 120),
+            Err(TokenError::WrongAudience)
+        );
         let token = key.sign("JWT", &AdminClaims { aud: "pod-1".to_owned(), iat: 100, exp: 160 }).unwrap();
         assert!(verify_admin(token.expose(), &keys, "pod-1", 120).is_err());
     }

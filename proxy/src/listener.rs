@@ -76,7 +76,12 @@ impl DataPlane {
     ///
     /// # Errors
     /// When the address cannot be listened on, or a thread cannot be started.
-    pub fn start(self, live: Arc<LiveCell>, ledger: Arc<Ledger>, metrics: Arc<Metrics>) -> io::Result<Running> {
+    pub fn start(
+        self,
+        live: Arc<LiveCell>,
+        ledger: Arc<Ledger>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Running> {
         let sockets = socket::listen(self.listen, self.threads.max(1))?;
         let local_addr = sockets.first().map_or(Ok(self.listen), std::net::TcpListener::local_addr)?;
         let (phase, _) = watch::channel(Phase::Serving);

@@ -19,8 +19,8 @@ mod lookup;
 mod upstream;
 
 pub use args::{
-    Command, CommandLine, CommonArgs, ForwardArgs, IssueArgs, ListenArgs, QuickstartArgs, ServeArgs, TokenAccessArgs,
-    TokenIdArgs, TokensArgs, TokensCommand,
+    Command, CommandLine, CommonArgs, ForwardArgs, IssueArgs, ListenArgs, QuickstartArgs, ServeArgs,
+    TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand,
 };
 pub use forward::ForwardSettings;
 pub use lookup::{Found, Lookup};
@@ -124,7 +124,9 @@ impl ServeSettings {
         let bounds = bounds(args, lookup, &mut judge);
         let access = access(args, lookup, in_cluster, &mut judge);
         if switch(false, "DISABLE_ANTHROPIC_API", lookup, &mut judge) {
-            judge.faults.push("DISABLE_ANTHROPIC_API: there is no other API in this version to serve".to_owned());
+            judge
+                .faults
+                .push("DISABLE_ANTHROPIC_API: there is no other API in this version to serve".to_owned());
         }
         let logging = Logging::read(&args.common, lookup, &mut judge);
         if !judge.faults.is_empty() {
@@ -188,7 +190,9 @@ pub fn shared_key(flag: Option<&Secret>, lookup: &Lookup, judge: &mut Judge) -> 
         Ok(key) => {
             if key.is_short() {
                 let place = &found.place;
-                judge.warnings.push(format!("{place} has fewer than 32 bytes; make one with `openssl rand -hex 32`"));
+                judge
+                    .warnings
+                    .push(format!("{place} has fewer than 32 bytes; make one with `openssl rand -hex 32`"));
             }
             Some(key)
         }
@@ -204,7 +208,12 @@ pub fn switch(flag: bool, name: &str, lookup: &Lookup, judge: &mut Judge) -> boo
     flag || judge.parse(lookup.named(name), "true or false", boolean).unwrap_or(false)
 }
 
-fn source(args: &ServeArgs, lookup: &Lookup, data_dir: &std::path::Path, judge: &mut Judge) -> SourceSettings {
+fn source(
+    args: &ServeArgs,
+    lookup: &Lookup,
+    data_dir: &std::path::Path,
+    judge: &mut Judge,
+) -> SourceSettings {
     if let Some(dir) = &args.source.snapshot_dir {
         upstream::refuse_beside("--snapshot-dir", &args.upstream, lookup, judge);
         return SourceSettings::SnapshotDir(existing_dir("--snapshot-dir", dir, judge));
@@ -212,7 +221,8 @@ fn source(args: &ServeArgs, lookup: &Lookup, data_dir: &std::path::Path, judge: 
     if let Some(dir) = &args.source.manifests {
         upstream::refuse_beside("--manifests", &args.upstream, lookup, judge);
         let dir = existing_dir("--manifests", dir, judge);
-        let tokens_dir = args.source.tokens_dir.as_ref().map_or_else(|| data_dir.join("tokens"), PathBuf::from);
+        let tokens_dir =
+            args.source.tokens_dir.as_ref().map_or_else(|| data_dir.join("tokens"), PathBuf::from);
         return SourceSettings::Manifests { dir, tokens_dir };
     }
     SourceSettings::Flags(UpstreamSettings::read(&args.upstream, lookup, judge))
@@ -253,14 +263,18 @@ fn bounds(args: &ServeArgs, lookup: &Lookup, judge: &mut Judge) -> Bounds {
         judge.parse(lookup.find(flag, name), "a whole number of at least 1", positive).unwrap_or(default)
     };
     let threads = count(("--threads", args.threads.as_deref()), "ROUTER_THREADS", cores);
-    let max_connections = count(("--max-connections", args.max_connections.as_deref()), "MAX_CONNECTIONS", 4096);
-    let max_body_bytes = count(("--max-body-bytes", args.max_body_bytes.as_deref()), "MAX_BODY_BYTES", 32 << 20);
+    let max_connections =
+        count(("--max-connections", args.max_connections.as_deref()), "MAX_CONNECTIONS", 4096);
+    let max_body_bytes =
+        count(("--max-body-bytes", args.max_body_bytes.as_deref()), "MAX_BODY_BYTES", 32 << 20);
     let budget = ("--body-budget-bytes", args.body_budget_bytes.as_deref());
     let body_budget_bytes = count(budget, "BODY_BUDGET_BYTES", 256 << 20);
     let log = lookup.find(("--request-log", args.request_log.as_deref()), "REQUEST_LOG");
     let request_log = judge.parse(log, "true or false", boolean);
     if body_budget_bytes < max_body_bytes {
-        let message = format!("--body-budget-bytes: {body_budget_bytes} is less than one body may have, {max_body_bytes}");
+        let message = format!(
+            "--body-budget-bytes: {body_budget_bytes} is less than one body may have, {max_body_bytes}"
+        );
         judge.faults.push(message);
     }
     Bounds { threads, max_connections, max_body_bytes, body_budget_bytes, request_log }
@@ -270,13 +284,16 @@ fn access(args: &ServeArgs, lookup: &Lookup, in_cluster: bool, judge: &mut Judge
     let args = &args.access;
     let shared_key = if in_cluster {
         if args.token_secret.is_some() || lookup.named("TOKEN_SECRET").is_some() {
-            judge.faults.push("--token-secret: cannot be used with --snapshot-dir, which brings its own keys".to_owned());
+            judge.faults.push(
+                "--token-secret: cannot be used with --snapshot-dir, which brings its own keys".to_owned(),
+            );
         }
         None
     } else {
         shared_key(args.token_secret.as_ref(), lookup, judge)
     };
-    let admin_key = lookup.find(("--admin-key", args.admin_key.as_ref().map(Secret::expose)), "TOKEN_ADMIN_KEY");
+    let admin_key =
+        lookup.find(("--admin-key", args.admin_key.as_ref().map(Secret::expose)), "TOKEN_ADMIN_KEY");
     AccessSettings {
         shared_key,
         // As with link-assistant/router, an empty key is no key, and not one that everybody knows.
@@ -353,7 +370,8 @@ mod tests {
 
     #[test]
     fn flag_wins_over_environment() {
-        let settings = read(&["--port", "1"], &[("HOME", "/h"), ("ROUTER_PORT", "2"), ("ROUTER_HOST", "::1")]).unwrap();
+        let settings =
+            read(&["--port", "1"], &[("HOME", "/h"), ("ROUTER_PORT", "2"), ("ROUTER_HOST", "::1")]).unwrap();
         assert_eq!(settings.listen.listen.to_string(), "[::1]:1");
     }
 

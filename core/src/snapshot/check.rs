@@ -33,7 +33,8 @@ impl Snapshot {
         let mut faults = Vec::new();
         let mut seen = BTreeSet::new();
         self.keys.retain(|key| keep(&mut faults, key.check().err().map(|e| key_fault("keys", &e))));
-        self.admin_keys.retain(|key| keep(&mut faults, key.check().err().map(|e| key_fault("adminKeys", &e))));
+        self.admin_keys
+            .retain(|key| keep(&mut faults, key.check().err().map(|e| key_fault("adminKeys", &e))));
         self.providers.retain(|provider| keep(&mut faults, provider_fault(provider, &mut seen)));
         self.routes = keep_routes(&self, &mut faults);
         let (mut subjects, mut ids) = (BTreeSet::new(), BTreeSet::new());
@@ -77,7 +78,8 @@ fn provider_fault(provider: &Provider, seen: &mut BTreeSet<String>) -> Option<Fa
     }
     let Backend::Anthropic { base_url, accounts } = &provider.backend;
     if !(base_url.starts_with("https://") || base_url.starts_with("http://")) || base_url.ends_with('/') {
-        let message = format!("{base_url:?} must be http(s)://HOST[:PORT][/PREFIX] without a slash at its end");
+        let message =
+            format!("{base_url:?} must be http(s)://HOST[:PORT][/PREFIX] without a slash at its end");
         return Some(fault(object, "backend.anthropic.baseUrl", message));
     }
     if accounts.is_empty() {
@@ -166,8 +168,11 @@ mod tests {
     #[test]
     fn every_faulty_object_is_left_out_and_reported_at_once() {
         let mut snapshot = Snapshot::empty("platform/gateway");
-        snapshot.providers =
-            vec![provider("good", "https://api.anthropic.com"), provider("bad", "ftp://x"), provider("good", "http://x")];
+        snapshot.providers = vec![
+            provider("good", "https://api.anthropic.com"),
+            provider("bad", "ftp://x"),
+            provider("good", "http://x"),
+        ];
         snapshot.routes = vec![route("bad"), route("good"), route("gone")];
         let zero = TokenRecord { limits: Limits { max_requests: Some(0) }, ..token("c", "id-3") };
         snapshot.tokens = vec![token("a", "id-1"), token("b", "id-1"), zero, token("a", "id-4")];

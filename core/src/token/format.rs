@@ -52,7 +52,8 @@ impl Parsed<'_> {
     /// Which check failed; never to be told to the client.
     pub fn verify(self, keys: &[VerifyingKey], audience: &str, now: i64) -> Result<Claims, TokenError> {
         let key = self.jws.verify(keys)?;
-        if (key.kid().is_some() || self.claims.aud.is_some()) && self.claims.aud.as_deref() != Some(audience) {
+        if (key.kid().is_some() || self.claims.aud.is_some()) && self.claims.aud.as_deref() != Some(audience)
+        {
             return Err(TokenError::WrongAudience);
         }
         if self.claims.exp <= now {
@@ -184,7 +185,12 @@ mod tests {
     #[test]
     fn token_of_link_assistant_router_verifies_by_its_sub() {
         let secret = "0123456789abcdef0123456789abcdef";
-        let old = Claims { sub: "7f8c2f1e-0d57-4b0e-9d53-7a2f3c1d4e5f".to_owned(), jti: None, aud: None, ..claims() };
+        let old = Claims {
+            sub: "7f8c2f1e-0d57-4b0e-9d53-7a2f3c1d4e5f".to_owned(),
+            jti: None,
+            aud: None,
+            ..claims()
+        };
         let text = shared(secret).mint(&old).unwrap();
         let parsed = parse(text.expose()).unwrap();
         assert_eq!(parsed.id.as_str(), old.sub);
@@ -205,29 +211,59 @@ mod tests {
     #[test]
     fn every_forged_token_is_refused_for_its_own_reason() {
         let key = SigningKey::from_seed([1; 32]);
-        let keys = [key.verifying().unwrap(), shared("0123456789abcdef0123456789abcdef").verifying().unwrap()];
+        let keys =
+            [key.verifying().unwrap(), shared("0123456789abcdef0123456789abcdef").verifying().unwrap()];
         let good = key.mint(&claims()).unwrap().expose().to_owned();
         let other = Claims { aud: Some("la-router/platform/other".to_owned()), ..claims() };
         let none = Claims { aud: None, ..claims() };
         let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+        let malformed = |reason| TokenError::Malformed { reason };
         let payload = part(&serde_json::to_string(&claims()).unwrap());
         let VerifyingKey::Ed25519 { kid, public } = &keys[0] else { unreachable!() };
         let confused = hmac_with_public_key(kid, public, &payload);
         let tail: String = good.rsplit('.').next().unwrap().to_owned();
         let twice = part(r#"{"sub":"a","sub":"b","jti":"i","iat":1,"exp":9999999999}"#);
         let cases = [
-            ("no prefix", good.trim_start_matches(PREFIX).to_owned(), TokenError::Malformed { reason: "prefix" }),
-            ("over-long", format!("{good}{}", "A".repeat(MAX_BYTES)), TokenError::Malformed { reason: "length" }),
-            ("two parts", format!("{PREFIX}a.b"), TokenError::Malformed { reason: "parts" }),
-            ("repeated claim", format!("{PREFIX}{}.{twice}.{tail}", part(r#"{"alg":"EdDSA"}"#)), TokenError::Malformed { reason: "claims" }),
-            ("critical extension", format!("{PREFIX}{}.{payload}.{tail}", part(r#"{"alg":"EdDSA","crit":["x"]}"#)), TokenError::Malformed { reason: "critical extension" }),
-            ("unknown kid", SigningKey::from_seed([9; 32]).mint(&claims()).unwrap().expose().to_owned(), TokenError::UnknownKey),
-            ("alg none under a kid", format!("{PREFIX}{}.{payload}.", part(&format!(r#"{{"alg":"none","kid":"{kid}"}}"#))), TokenError::WrongAlgorithm),
+            ("no prefix", good.trim_start_matches(PREFIX).to_owned(), malformed("prefix")),
+            ("over-long", format!("{good}{}", "A".repeat(MAX_BYTES)), malformed("length")),
+            ("two parts", format!("{PREFIX}a.b"), malformed("parts")),
+            (
+                "repeated claim",
+                format!("{PREFIX}{}.{twice}.{tail}", part(r#"{"alg":"EdDSA"}"#)),
+                malformed("claims"),
+            ),
+            (
+                "critical extension",
+                format!("{PREFIX}{}.{payload}.{tail}", part(r#"{"alg":"EdDSA","crit":["x"]}"#)),
+                malformed("critical extension"),
+            ),
+            (
+                "unknown kid",
+                SigningKey::from_seed([9; 32]).mint(&claims()).unwrap().expose().to_owned(),
+                TokenError::UnknownKey,
+            ),
+            (
+                "alg none under a kid",
+                format!("{PREFIX}{}.{payload}.", part(&format!(r#"{{"alg":"none","kid":"{kid}"}}"#))),
+                TokenError::WrongAlgorithm,
+            ),
             ("HS256 with the public key as secret", confused, TokenError::WrongAlgorithm),
-            ("alg EdDSA without kid", format!("{PREFIX}{}.{payload}.{tail}", part(r#"{"alg":"EdDSA"}"#)), TokenError::WrongAlgorithm),
-            ("other secret", shared("another-secret-of-at-least-32-bytes!").mint(&claims()).unwrap().expose().to_owned(), TokenError::BadSignature),
+            (
+                "alg EdDSA without kid",
+                format!("{PREFIX}{}.{payload}.{tail}", part(r#"{"alg":"EdDSA"}"#)),
+                TokenError::WrongAlgorithm,
+            ),
+            (
+                "other secret",
+                shared("another-secret-of-at-least-32-bytes!").mint(&claims()).unwrap().expose().to_owned(),
+                TokenError::BadSignature,
+            ),
             ("other audience", key.mint(&other).unwrap().expose().to_owned(), TokenError::WrongAudience),
-            ("no audience under a kid", key.mint(&none).unwrap().expose().to_owned(), TokenError::WrongAudience),
+            (
+                "no audience under a kid",
+                key.mint(&none).unwrap().expose().to_owned(),
+                TokenError::WrongAudience,
+            ),
         ];
         for (what, text, expected) in cases {
             assert_eq!(check(&text, &keys, NOW), Err(expected), "{what}");

@@ -150,7 +150,9 @@ impl SigningKey {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
         let signature = match self {
             Self::Ed25519 { seed } => URL_SAFE_NO_PAD.encode(key_pair(seed)?.sign(signed.as_bytes())),
-            Self::Hs256 { secret } => URL_SAFE_NO_PAD.encode(hmac::sign(&hmac_key(secret), signed.as_bytes())),
+            Self::Hs256 { secret } => {
+                URL_SAFE_NO_PAD.encode(hmac::sign(&hmac_key(secret), signed.as_bytes()))
+            }
         };
         Ok(Secret::new(format!("{signed}.{signature}")))
     }
@@ -220,7 +222,8 @@ mod tests {
 
     #[test]
     fn public_half_of_a_seed_is_the_published_vector() {
-        let VerifyingKey::Ed25519 { public, kid } = SigningKey::from_seed([2; 32]).verifying().unwrap() else {
+        let VerifyingKey::Ed25519 { public, kid } = SigningKey::from_seed([2; 32]).verifying().unwrap()
+        else {
             panic!("an Ed25519 seed gave another kind of key")
         };
         assert_eq!(public, "gTl3Dqh9F19Wo1Rmw0x-zMuNipG07jeiXfYPW4_Js5Q");

@@ -1,5 +1,7 @@
 //! Tokens over the admin API, with the names of link-assistant/router.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -8,10 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::{Refusal, json};
 use super::routes::SharedAdmin;
+use crate::config::live::Standing;
 use crate::tokens::{NewToken, Origin, Record, Shown, StoreError, TokenStore};
 
 const MAX_TTL_HOURS: u32 = 87_600;
 const MAX_LABEL_CHARACTERS: usize = 128;
+
+/// How long a change may take to reach requests before its caller is told so.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a new token is to be.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,7 +104,15 @@ pub(super) async fn issue(State(admin): State<SharedAdmin>, body: Bytes) -> Resp
         Ok(request) => request,
         Err(error) => return Refusal::bad_request(error.to_string()).into_response(),
     };
-    answer(with_store(&admin, |store| issue_in(store, request, (admin.now)())))
+    let issued = with_store(&admin, |store| {
+        let issued = issue_in(store, request, (admin.now)())?;
+        let record = store.record(&issued.id).map_err(|e| refusal(&e))?;
+        Ok((issued, record))
+    });
+    match issued {
+        Ok((issued, record)) => answer(in_force(&admin, &record).await.map(|()| issued)),
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 pub(super) async fn list(State(admin): State<SharedAdmin>) -> Response {
@@ -109,22 +123,44 @@ pub(super) async fn list(State(admin): State<SharedAdmin>) -> Response {
 }
 
 pub(super) async fn show(State(admin): State<SharedAdmin>, Path(id): Path<String>) -> Response {
-    answer(one(&admin, |store| store.record(&id)))
+    let record = with_store(&admin, |store| store.record(&id).map_err(|e| refusal(&e)));
+    answer(record.map(|record| shown(&admin, &record)))
 }
 
 pub(super) async fn revoke(State(admin): State<SharedAdmin>, Path(id): Path<String>) -> Response {
-    answer(one(&admin, |store| store.revoke(&id, (admin.now)())))
+    edited(&admin, |store| store.revoke(&id, (admin.now)())).await
 }
 
 pub(super) async fn expire(State(admin): State<SharedAdmin>, Path(id): Path<String>) -> Response {
-    answer(one(&admin, |store| store.expire(&id, (admin.now)())))
+    edited(&admin, |store| store.expire(&id, (admin.now)())).await
 }
 
-fn one(
+async fn edited(
     admin: &SharedAdmin,
-    act: impl FnOnce(&TokenStore) -> Result<Record, StoreError>,
-) -> Result<Shown, Refusal> {
-    with_store(admin, |store| act(store).map(|record| shown(admin, &record)).map_err(|e| refusal(&e)))
+    edit: impl FnOnce(&TokenStore) -> Result<Record, StoreError>,
+) -> Response {
+    match with_store(admin, |store| edit(store).map_err(|e| refusal(&e))) {
+        Ok(record) => answer(in_force(admin, &record).await.map(|()| shown(admin, &record))),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Waits until requests are judged by `record`: whoever is answered may rely on it at once.
+async fn in_force(admin: &SharedAdmin, record: &Record) -> Result<(), Refusal> {
+    let wanted = record.issued_id();
+    let cell = admin.status.cell();
+    let mut changes = cell.subscribe();
+    let agrees = || match cell.load().token(&record.id) {
+        Some(entry) => {
+            let is_revoked = entry.standing == Standing::Revoked;
+            entry.not_after == wanted.not_after && is_revoked == wanted.revoked
+        }
+        None => !record.is_live((admin.now)()),
+    };
+    let wait = async { while !agrees() && changes.changed().await.is_ok() {} };
+    let late =
+        "it is stored, but not in force yet; /readyz and /status say what keeps the router from serving it";
+    tokio::time::timeout(IN_FORCE_WITHIN, wait).await.map_err(|_| Refusal::failed(late.to_owned()))
 }
 
 fn with_store<T>(

@@ -214,13 +214,13 @@ mod tests {
     fn token_is_minted_once_and_renewed_before_its_end() {
         let setup = setup();
         let (minter, token) = (&setup.minter, wanted(&[Output::Token, Output::AnthropicEnv]));
-        assert_eq!(minter.mint(&[token.clone()], NOW), Vec::<String>::new());
-        assert_eq!(minter.mint(&[token.clone()], NOW + 2_399), Vec::<String>::new());
+        assert_eq!(minter.mint(std::slice::from_ref(&token), NOW), Vec::<String>::new());
+        assert_eq!(minter.mint(std::slice::from_ref(&token), NOW + 2_399), Vec::<String>::new());
         assert_eq!(minter.ids("team-a", "agent").len(), 1);
-        assert_eq!(minter.next_due(&[token.clone()], NOW), Some(NOW + 2_400));
+        assert_eq!(minter.next_due(std::slice::from_ref(&token), NOW), Some(NOW + 2_400));
         let folder = setup.folder.path().join("tokens/team-a/agent");
         let first = std::fs::read_to_string(folder.join("token")).unwrap();
-        minter.mint(&[token.clone()], NOW + 2_400);
+        minter.mint(std::slice::from_ref(&token), NOW + 2_400);
         assert_eq!(minter.ids("team-a", "agent").len(), 2, "the old text lives to its own end");
         let second = std::fs::read_to_string(folder.join("token")).unwrap();
         assert!(first.starts_with("la_sk_") && second.starts_with("la_sk_") && first != second);
@@ -237,7 +237,7 @@ mod tests {
     fn token_whose_manifest_is_gone_is_revoked_and_its_files_removed() {
         let setup = setup();
         let token = wanted(&[Output::Token]);
-        setup.minter.mint(&[token.clone()], NOW);
+        setup.minter.mint(std::slice::from_ref(&token), NOW);
         assert_eq!(setup.minter.revoke_gone(&BTreeSet::from([token.place()]), NOW), Vec::<String>::new());
         assert!(!setup.minter.ids("team-a", "agent")[0].revoked);
         setup.minter.revoke_gone(&BTreeSet::new(), NOW);

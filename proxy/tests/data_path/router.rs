@@ -17,25 +17,25 @@ use la_proxy::ledger::Ledger;
 use la_proxy::listener::{DataPlane, Running};
 use la_proxy::observe::metrics::Metrics;
 
-pub const OAUTH: &str = "sk-ant-oat01-canary";
+pub(crate) const OAUTH: &str = "sk-ant-oat01-canary";
 
-pub struct Router {
-    pub address: SocketAddr,
-    pub running: Running,
-    pub live: Arc<LiveCell>,
-    pub ledger: Arc<Ledger>,
-    pub metrics: Arc<Metrics>,
-    pub snapshot: Snapshot,
-    pub credentials: Credentials,
-    pub key: SigningKey,
+pub(crate) struct Router {
+    pub(crate) address: SocketAddr,
+    pub(crate) running: Running,
+    pub(crate) live: Arc<LiveCell>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) credentials: Credentials,
+    pub(crate) key: SigningKey,
 }
 
-pub struct Setting {
-    pub max_requests: Option<u64>,
-    pub timeouts: Timeouts,
-    pub max_connections: usize,
-    pub max_body_bytes: usize,
-    pub threads: usize,
+pub(crate) struct Setting {
+    pub(crate) max_requests: Option<u64>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) max_connections: usize,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) threads: usize,
 }
 
 impl Default for Setting {
@@ -51,11 +51,11 @@ impl Default for Setting {
 }
 
 impl Router {
-    pub fn start(vendor: SocketAddr) -> Self {
+    pub(crate) fn start(vendor: SocketAddr) -> Self {
         Self::with(vendor, Setting::default())
     }
 
-    pub fn with(vendor: SocketAddr, setting: Setting) -> Self {
+    pub(crate) fn with(vendor: SocketAddr, setting: Setting) -> Self {
         let key = SigningKey::from_seed([7; 32]);
         let mut snapshot = Snapshot::empty("platform/gateway");
         snapshot.keys = vec![key.verifying().unwrap()];
@@ -89,16 +89,16 @@ impl Router {
         Self { address: running.local_addr(), running, live, ledger, metrics, snapshot, credentials, key }
     }
 
-    pub fn publish(&mut self, change: impl FnOnce(&mut Snapshot)) {
+    pub(crate) fn publish(&mut self, change: impl FnOnce(&mut Snapshot)) {
         change(&mut self.snapshot);
         self.live.publish(build(&self.snapshot, &self.credentials));
     }
 
-    pub fn token(&self, id: &str) -> String {
+    pub(crate) fn token(&self, id: &str) -> String {
         self.mint(id, |_| ())
     }
 
-    pub fn mint(&self, id: &str, change: impl FnOnce(&mut Claims)) -> String {
+    pub(crate) fn mint(&self, id: &str, change: impl FnOnce(&mut Claims)) -> String {
         let mut claims = Claims {
             sub: "gateway/team/agent".to_owned(),
             jti: Some(TokenId::try_from(id.to_owned()).unwrap()),
@@ -111,19 +111,19 @@ impl Router {
         self.key.mint(&claims).unwrap().expose().to_owned()
     }
 
-    pub fn used(&self, name: &str) -> (u64, u64) {
+    pub(crate) fn used(&self, name: &str) -> (u64, u64) {
         let subject = Subject::of("gateway", "team", name).unwrap();
         self.ledger.usage(&subject).map_or((0, 0), |used| (used.settled, used.open))
     }
 
     /// Sends a message that asks the vendor to do `what`, and gives the whole answer.
-    pub fn ask(&self, what: &str) -> String {
+    pub(crate) fn ask(&self, what: &str) -> String {
         let mut client = self.connect();
         client.write_all(message(&self.token("id-1"), what).as_bytes()).unwrap();
         read_answer(&mut client)
     }
 
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket.set_nodelay(true).unwrap();
@@ -131,7 +131,7 @@ impl Router {
     }
 }
 
-pub fn build(snapshot: &Snapshot, credentials: &Credentials) -> Live {
+pub(crate) fn build(snapshot: &Snapshot, credentials: &Credentials) -> Live {
     let (snapshot, faults) = snapshot.clone().checked().unwrap();
     assert_eq!(faults, []);
     Live::build(snapshot, credentials, &|_| Err("no directories here".to_owned()))
@@ -148,7 +148,7 @@ fn record(name: &str, id: &str, max_requests: Option<u64>) -> TokenRecord {
     }
 }
 
-pub fn message(token: &str, what: &str) -> String {
+pub(crate) fn message(token: &str, what: &str) -> String {
     let body = format!("{{\"model\":\"{what}\",\"stream\":true,\"max_tokens\":10,\"messages\":[]}}");
     let length = body.len();
     format!(
@@ -158,7 +158,7 @@ pub fn message(token: &str, what: &str) -> String {
 }
 
 /// Reads one answer: to its end if it tells one, else to the end of the connection.
-pub fn read_answer(socket: &mut TcpStream) -> String {
+pub(crate) fn read_answer(socket: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let mut scratch = [0; 65_536];
     loop {
@@ -181,7 +181,7 @@ pub fn read_answer(socket: &mut TcpStream) -> String {
 }
 
 /// The body of an answer, out of its chunks if it has any.
-pub fn body(answer: &str) -> String {
+pub(crate) fn body(answer: &str) -> String {
     let (head, mut rest) = answer.split_once("\r\n\r\n").unwrap();
     if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
         return rest.to_owned();
@@ -198,12 +198,12 @@ pub fn body(answer: &str) -> String {
     format!("{whole}<cut>")
 }
 
-pub fn status(answer: &str) -> u16 {
+pub(crate) fn status(answer: &str) -> u16 {
     answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
 /// Waits until `good` holds.
-pub fn eventually(what: &str, mut good: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut good: impl FnMut() -> bool) {
     for _ in 0..500 {
         if good() {
             return;
@@ -214,12 +214,12 @@ pub fn eventually(what: &str, mut good: impl FnMut() -> bool) {
 }
 
 /// The statuses of all answers in a text.
-pub fn statuses(text: &str) -> Vec<u16> {
+pub(crate) fn statuses(text: &str) -> Vec<u16> {
     text.match_indices("HTTP/1.1 ").map(|(at, _)| status(&text[at..])).filter(|status| *status > 0).collect()
 }
 
 /// Reads on to the end of a chunked answer.
-pub fn read_rest(socket: &mut TcpStream) -> String {
+pub(crate) fn read_rest(socket: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let mut scratch = [0; 65_536];
     while !bytes.ends_with(b"0\r\n\r\n") {

@@ -5,29 +5,29 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-pub const SSE: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\n\n\
+pub(crate) const SSE: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\n\n\
 event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}\n\n";
-pub const SSE_END: &str = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":5}}\n\n\
+pub(crate) const SSE_END: &str = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":5}}\n\n\
 event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
-pub const JSON: &str =
+pub(crate) const JSON: &str =
     "{\"id\":\"m\",\"type\":\"message\",\"content\":[],\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}";
 
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Every request: its head and its body.
-    pub requests: Vec<(String, Vec<u8>)>,
+    pub(crate) requests: Vec<(String, Vec<u8>)>,
     /// Connections whose client went away while an answer was being sent.
-    pub gone: usize,
-    pub connections: usize,
+    pub(crate) gone: usize,
+    pub(crate) connections: usize,
 }
 
-pub struct Vendor {
-    pub address: SocketAddr,
-    pub seen: Arc<Mutex<Seen>>,
+pub(crate) struct Vendor {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Mutex<Seen>>,
 }
 
 impl Vendor {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -42,11 +42,11 @@ impl Vendor {
         Self { address, seen }
     }
 
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.seen.lock().unwrap().requests.len()
     }
 
-    pub fn last_head(&self) -> String {
+    pub(crate) fn last_head(&self) -> String {
         self.seen.lock().unwrap().requests.last().unwrap().0.clone()
     }
 }
@@ -61,7 +61,7 @@ fn serve(mut socket: TcpStream, seen: &Mutex<Seen>) {
     }
 }
 
-pub fn read_request(socket: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+pub(crate) fn read_request(socket: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut scratch = [0; 65_536];
     loop {
@@ -93,33 +93,30 @@ fn chunk(socket: &mut TcpStream, text: &str) -> bool {
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\
 request-id: req_vendor\r\nset-cookie: a=b\r\nanthropic-organization-id: org\r\nanthropic-ratelimit-unified-status: allowed\r\n\r\n";
 
+const OVERLOADED: &str =
+    "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}";
+
+const UNAUTHORIZED: &str =
+    "{\"type\":\"error\",\"error\":{\"type\":\"authentication_error\",\"message\":\"invalid x-api-key\"}}";
+
+fn fixed(socket: &mut TcpStream, status: &str, extra: &str, text: &str) -> bool {
+    let length = text.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{extra}\r\n"
+    );
+    socket.write_all(format!("{head}{text}").as_bytes()).is_ok()
+}
+
 fn answer(socket: &mut TcpStream, head: &str, body: &str, seen: &Mutex<Seen>) -> bool {
     let does = |what: &str| body.contains(&format!("\"{what}\""));
-    let fixed = |socket: &mut TcpStream, status: &str, extra: &str, text: &str| {
-        let length = text.len();
-        let head = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{extra}\r\n"
-        );
-        socket.write_all(format!("{head}{text}").as_bytes()).is_ok()
-    };
     if head.starts_with("GET") || does("json") {
         return fixed(socket, "200 OK", "request-id: req_vendor\r\n", JSON);
     }
     if does("overloaded") {
-        return fixed(
-            socket,
-            "529 Overloaded",
-            "retry-after: 7\r\n",
-            "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}",
-        );
+        return fixed(socket, "529 Overloaded", "retry-after: 7\r\n", OVERLOADED);
     }
     if does("unauthorized") {
-        return fixed(
-            socket,
-            "401 Unauthorized",
-            "",
-            "{\"type\":\"error\",\"error\":{\"type\":\"authentication_error\",\"message\":\"invalid x-api-key\"}}",
-        );
+        return fixed(socket, "401 Unauthorized", "", UNAUTHORIZED);
     }
     if does("redirect") {
         return fixed(socket, "302 Found", "location: http://127.0.0.1:1/\r\n", "");

@@ -104,9 +104,11 @@ async fn caller_that_goes_away_is_noticed() {
 async fn control_port_tells_what_arrived_and_forgets() {
     let upstream = Arc::new(FakeUpstream::start(vendor::script(Known::default())).await.unwrap());
     let control = FakeUpstream::start(super::super::control::script(Arc::clone(&upstream))).await.unwrap();
-    ask(&upstream, &post(BODY, "X-Seen: yes\r\n")).await;
+    let (_, seen) = ask(&upstream, &post(BODY, "X-Seen: yes\r\n")).await;
+    seen.unwrap();
     let (told, _) = ask(&control, "GET /received HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(told.contains(r#"["X-Seen","yes"]"#) && told.contains(r#""model":"claude-opus-5""#), "{told}");
-    ask(&control, "POST /reset HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let (_, reset) = ask(&control, "POST /reset HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    reset.unwrap();
     assert_eq!(upstream.count(), 0);
 }
