@@ -15,6 +15,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -93,10 +94,14 @@ def start_nginx(directory, upstream):
     conf = (HERE / "nginx.conf").read_text().replace("DIR", str(directory)).replace("PORT", str(port))
     (directory / "nginx.conf").write_text(conf.replace("UPSTREAM", f"127.0.0.1:{upstream.port}"))
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-    process = pinned(PROXY_CORE, [nginx, "-c", directory / "nginx.conf"], stderr=subprocess.DEVNULL)
+    process = pinned(PROXY_CORE, [nginx, "-c", directory / "nginx.conf"],
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(port)
-    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return Peer("nginx", port, process, int(children[0]))
+    # The master listens before its worker, which is what serves, exists.
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (workers := children.read_text().split()):
+        time.sleep(0.01)
+    return Peer("nginx", port, process, int(workers[0]))
 
 
 def router_command(binary, directory, ports, log_requests):
@@ -182,7 +187,7 @@ def measure(peers, body, rounds, seconds):
         for peer in turn:
             rows[peer.name].append(wrk(peer, body, CONNECTIONS, seconds))
         print(f"round {number + 1}/{rounds}: " + ", ".join(
-            f"{peer.name} {rows[peer.name][-1][0] / 1000:.1f} k/s {rows[peer.name][-1][1]:.1f} µs" for peer in peers))
+            f"{peer.name} {rows[peer.name][-1][0] / 1000:.1f} k/s {rows[peer.name][-1][1]:.1f} µs" for peer in peers), flush=True)
     return rows
 
 
@@ -223,6 +228,7 @@ def machine():
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     parser = argparse.ArgumentParser()
     parser.add_argument("--router", required=True)
     parser.add_argument("--upstream", required=True)
@@ -230,6 +236,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
     args = parser.parse_args()
+    load = os.getloadavg()[0]
     body = '{"model":"claude-haiku-4-5","max_tokens":64,"messages":[{"role":"user","content":"PAD"}]}'
     body = body.replace("PAD", "x" * (300 - len(body) + 3))
     peers = []
@@ -257,7 +264,8 @@ def main():
         results = HERE / "RESULTS.md"
         head, _, rest = results.read_text().partition("<!-- measured -->\n")
         tail = rest.partition("<!-- /measured -->\n")[2]
-        when = f"{time.strftime('%Y-%m-%d', time.gmtime())}, {machine()}, median of {args.rounds} rounds of {args.seconds} s.\n\n"
+        when = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {machine()}, median of {args.rounds} rounds of "
+                f"{args.seconds} s, load average at the start {load:.1f} (0.5 or less is a quiet machine).\n\n")
         results.write_text(f"{head}<!-- measured -->\n{when}{text}<!-- /measured -->\n{tail}")
 
 

@@ -29,6 +29,7 @@ cd "$dir"
 for name in etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl; do
   ln -sf "$kube" bin/$name
 done
+ln -sf "$runtime/ctr" bin/ctr
 export PATH=$dir/bin:$runtime:$PATH
 ip netns list | awk '/^cni-/ { print $1 }' | sort > netns.before
 [ -z "$owner" ] || { setsid sh -c 'tail --pid="$1" -f /dev/null; exec "$2" "$3" "$4"' sh "$owner" "$here/node-down.sh" "$dir" "$netns" </dev/null >/dev/null 2>&1 & }
