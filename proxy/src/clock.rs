@@ -1,5 +1,6 @@
 //! The only place of this crate that reads a clock.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,4 +16,20 @@ pub fn monotonic_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(Instant::now);
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+thread_local! {
+    static NOTED_MS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Reads [`monotonic_ms`] for everything that this thread does until the next call.
+pub fn note() -> u64 {
+    let now_ms = monotonic_ms();
+    NOTED_MS.set(now_ms);
+    now_ms
+}
+
+/// What was read last by [`note`] on this thread: good for what is swept four times a second, and free.
+pub fn noted_ms() -> u64 {
+    NOTED_MS.get()
 }

@@ -186,7 +186,7 @@ async fn drain(shared: &Shared, worker: &Rc<Worker>, phase: &mut watch::Receiver
     while !worker.seats.is_empty() {
         ticks.tick().await;
         sweep(worker);
-        let now_ms = clock::monotonic_ms();
+        let now_ms = clock::note();
         match (*phase.borrow_and_update(), cut_at_ms) {
             (_, Some(cut_at_ms)) if now_ms > cut_at_ms + CUT_MS => return,
             (Phase::CutAt(at_ms), None) if now_ms >= at_ms => {

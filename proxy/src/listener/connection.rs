@@ -16,13 +16,14 @@ use super::framing::MAX_HEAD_BYTES;
 use super::guard::Guard;
 use super::seat::Seat;
 use super::worker::Worker;
-use crate::pipeline;
+use crate::{clock, pipeline};
 
 /// Most bytes that a connection buffers: the largest head that the guard lets through, and room to spare.
 const MAX_BUFFER_BYTES: usize = MAX_HEAD_BYTES + 8 * 1024;
 
 /// Serves requests until client, vendor or router have had enough.
 pub(super) async fn serve(worker: Rc<Worker>, socket: TcpStream) {
+    clock::note();
     let seat = worker.seats.take();
     let service = service_fn(|request| {
         let answer = pipeline::handle(Rc::clone(&worker), Rc::clone(&seat), request);
@@ -47,6 +48,7 @@ where
     let mut connection = pin!(connection);
     let mut told = false;
     std::future::poll_fn(|context| {
+        clock::note();
         seat.sit(context.waker());
         if seat.is_over() || seat.is_stuck() {
             return Poll::Ready(());

@@ -35,6 +35,7 @@ struct Found {
 /// # Errors
 /// The first rule that it breaks.
 pub(super) fn judge(head: &[u8]) -> Result<Framing, Violation> {
+    no_stray_controls(head)?;
     let mut lines = Lines { head, feeds: memchr_iter(b'\n', head), start: 0 };
     let line = lines.next().ok_or(Violation::RequestLine)??;
     let request = request_line(line)?;
@@ -96,9 +97,6 @@ fn request_line(line: &[u8]) -> Result<Request<'_>, Violation> {
     let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(Violation::RequestLine);
     };
-    if line.iter().any(|b| is_control(*b)) {
-        return Err(Violation::ControlCharacter);
-    }
     if method.is_empty() || !method.iter().all(|b| is_token(*b)) {
         return Err(Violation::RequestLine);
     }
@@ -128,9 +126,6 @@ fn field(line: &[u8], found: &mut Found) -> Result<(), Violation> {
         return Err(Violation::FieldName);
     }
     let value = value.get(1..).unwrap_or_default();
-    if value.iter().any(|b| is_control(*b) && *b != b'\t') {
-        return Err(Violation::ControlCharacter);
-    }
     let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
     // The length decides which names are worth comparing.
     match name.len() {
@@ -169,8 +164,14 @@ fn content_length(value: &[u8], found: &mut Found) -> Result<(), Violation> {
     Ok(())
 }
 
-fn is_control(b: u8) -> bool {
-    b < b' ' || b == 0x7f
+/// Refuses every control character but the tab, and every CR that ends no line. Over the whole head at
+/// once and without early ends, because that is many times faster than byte by byte.
+fn no_stray_controls(head: &[u8]) -> Result<(), Violation> {
+    let is_stray = |b: u8| (b < b' ' && b != b'\t' && b != b'\r' && b != b'\n') || b == 0x7f;
+    let stray = head.iter().fold(false, |found, b| found | is_stray(*b));
+    // Each LF is known to follow a CR once the lines are read; so more CR than LF means a bare one.
+    let (returns, feeds) = (memchr_iter(b'\r', head).count(), memchr_iter(b'\n', head).count());
+    if stray || returns > feeds { Err(Violation::ControlCharacter) } else { Ok(()) }
 }
 
 fn is_token(b: u8) -> bool {

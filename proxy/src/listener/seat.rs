@@ -124,7 +124,7 @@ impl Seat {
     pub fn expect(&self, ms: u64) {
         self.connection_over.set(false);
         if !self.busy.get() {
-            self.connection_due_ms.set(clock::monotonic_ms().saturating_add(ms));
+            self.connection_due_ms.set(clock::noted_ms().saturating_add(ms));
         }
     }
 
@@ -164,12 +164,12 @@ impl Seat {
 
     /// The phase that begins now may take `ms`.
     pub fn begin_phase(&self, ms: u64) {
-        self.due_ms.set(clock::monotonic_ms().saturating_add(ms));
+        self.due_ms.set(clock::noted_ms().saturating_add(ms));
     }
 
     /// Whatever the request does, it may take `ms` from now.
     pub fn limit_request(&self, ms: u64) {
-        self.overdue_ms.set(clock::monotonic_ms().saturating_add(ms));
+        self.overdue_ms.set(clock::noted_ms().saturating_add(ms));
     }
 
     /// Ends the request when `token` stops being good.
@@ -262,7 +262,7 @@ impl Seats {
 
     /// Wakes whatever is due, and lets go of connections that have gone.
     pub fn sweep(&self, live: &Arc<Live>) {
-        let now_ms = clock::monotonic_ms();
+        let now_ms = clock::note();
         self.all.borrow_mut().retain(|seat| {
             seat.sweep(now_ms, live);
             Rc::strong_count(seat) > 1
@@ -283,7 +283,7 @@ impl Seats {
         for seat in self.all.borrow().iter().filter(|seat| Rc::strong_count(seat) > 1) {
             open += u64::from(seat.busy.get());
             seat.end.set(Some(End::Stopping));
-            seat.ended_ms.set(clock::monotonic_ms());
+            seat.ended_ms.set(clock::noted_ms());
             seat.connection_over.set(true);
             seat.wake();
         }

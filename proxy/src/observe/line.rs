@@ -37,7 +37,7 @@ impl Line {
         Self {
             worker: Rc::clone(worker),
             id: worker.ids.next(),
-            begun_ms: clock::monotonic_ms(),
+            begun_ms: clock::noted_ms(),
             kind: Kind::Local,
             token: None,
             account: None,
@@ -68,7 +68,7 @@ impl Line {
         if std::mem::replace(&mut self.concluded, true) {
             return;
         }
-        let duration_ms = clock::monotonic_ms().saturating_sub(self.begun_ms);
+        let duration_ms = clock::noted_ms().saturating_sub(self.begun_ms);
         self.worker.metrics.request(self.kind, status, duration_ms);
         if let Some(usage) = usage {
             self.worker.metrics.tokens(usage);

@@ -23,9 +23,8 @@ impl Answer {
     }
 
     /// What a vendor sends.
-    pub(super) fn relayed(relay: Relay) -> Self {
-        // Boxed, so that a connection without an answer is small.
-        Self(Source::Relayed(Box::new(relay)))
+    pub(super) fn relayed(relay: Box<Relay>) -> Self {
+        Self(Source::Relayed(relay))
     }
 }
 

@@ -14,6 +14,7 @@ use la_core::token::{self, PREFIX};
 
 use crate::config::live::{Live, Standing, TokenEntry};
 use crate::ledger::Ledger;
+use crate::pipeline::substitute::X_API_KEY;
 use crate::refuse::Refusal;
 
 /// Most verified texts that a thread remembers.
@@ -83,7 +84,7 @@ pub fn not_exhausted(caller: &Caller, ledger: &Ledger) -> Result<(), Refusal> {
 /// The one text among `authorization` and `x-api-key` that is a token of ours.
 fn token_text(headers: &HeaderMap) -> Option<&str> {
     let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
-    let keys = headers.get_all("x-api-key").iter().map(|value| value.as_bytes().trim_ascii());
+    let keys = headers.get_all(X_API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
     let mut found = None;
     for text in bearers.chain(keys).filter(|text| text.starts_with(PREFIX.as_bytes())) {
         if found.is_some_and(|other| other != text) {

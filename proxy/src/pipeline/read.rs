@@ -80,7 +80,7 @@ async fn collect(
     if !share.grow_to(announced) {
         return Err(Refusal::NoMemory);
     }
-    let begun_ms = clock::monotonic_ms();
+    let begun_ms = clock::noted_ms();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while !body.is_end_stream() {
@@ -119,7 +119,7 @@ fn announced(headers: &HeaderMap) -> usize {
 
 fn is_too_slow(bytes: usize, begun_ms: u64) -> bool {
     let allowed_ms = PART_MS.saturating_add(bytes as u64 / LEAST_BYTES_PER_MS);
-    clock::monotonic_ms().saturating_sub(begun_ms) > allowed_ms
+    clock::noted_ms().saturating_sub(begun_ms) > allowed_ms
 }
 
 fn late(end: End) -> Refusal {

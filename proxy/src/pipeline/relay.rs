@@ -77,7 +77,7 @@ pub(super) struct Task {
 }
 
 /// Turns the vendor's answer into the client's.
-pub(super) fn begin(task: Task, answered: Answered, line: Line) -> Response<Relay> {
+pub(super) fn begin(task: Task, answered: Answered, line: Line) -> Response<Box<Relay>> {
     let Task { worker, seat, provider, admitted } = task;
     let Answered { response, sender } = answered;
     let (head, source) = response.into_parts();
@@ -93,7 +93,8 @@ pub(super) fn begin(task: Task, answered: Answered, line: Line) -> Response<Rela
         head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
     worker.metrics.open_streams.inc();
     seat.begin_phase(provider.timeouts.idle_ms);
-    let mut relay = Relay {
+    // Boxed, so that a connection without an answer is small.
+    let mut relay = Box::new(Relay {
         worker,
         seat,
         provider,
@@ -104,7 +105,7 @@ pub(super) fn begin(task: Task, answered: Answered, line: Line) -> Response<Rela
         observer,
         is_stream,
         is_delimited,
-    };
+    });
     relay.end_if_complete();
     let mut response = Response::new(relay);
     *response.status_mut() = head.status;
@@ -113,10 +114,10 @@ pub(super) fn begin(task: Task, answered: Answered, line: Line) -> Response<Rela
 }
 
 fn headers(vendor: &HeaderMap, line: &Line) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(ANSWER_FIELDS.len() + 2);
-    for name in ANSWER_FIELDS {
-        if let Some(value) = vendor.get(&name) {
-            headers.insert(name, value.clone());
+    let mut headers = HeaderMap::with_capacity(ANSWER_FIELDS.len());
+    for (name, value) in vendor {
+        if ANSWER_FIELDS.contains(name) {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
     }
     if let Ok(id) = HeaderValue::from_str(line.id.as_str()) {

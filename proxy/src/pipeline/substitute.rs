@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use memchr::memmem;
+use memchr::memchr_iter;
 
 use crate::config::live::Proof;
 use crate::refuse::Refusal;
@@ -13,7 +13,8 @@ use crate::upstream::endpoint::Endpoint;
 
 const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const ANTHROPIC_BETA: HeaderName = HeaderName::from_static("anthropic-beta");
-const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Where API keys go, and where some clients put their token.
+pub(super) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The version that is asked for when the client names none. Sampling parameters still exist in it.
 const DEFAULT_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
@@ -50,7 +51,8 @@ fn target(found: &Found<'_>, endpoint: &Endpoint) -> Result<Uri, Refusal> {
 }
 
 fn headers(endpoint: &Endpoint, proof: &Proof, inbound: &HeaderMap) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(24);
+    // The client's fields, at most, and four of ours.
+    let mut headers = HeaderMap::with_capacity(inbound.keys_len() + 4);
     headers.insert(HOST, endpoint.host_header.clone());
     match proof {
         Proof::Bearer(value) => headers.insert(AUTHORIZATION, value.clone()),
@@ -82,6 +84,9 @@ fn may_pass(name: &HeaderName) -> bool {
     if *name == CONTENT_TYPE || *name == ACCEPT || *name == USER_AGENT {
         return true;
     }
+    if *name == ANTHROPIC_VERSION || *name == ANTHROPIC_BETA {
+        return true;
+    }
     let name = name.as_str();
     if name.starts_with("anthropic-") {
         return !speaks_of_credentials(name);
@@ -98,7 +103,12 @@ fn speaks_of_credentials(name: &str) -> bool {
 
 /// Whether a value holds one of our tokens, or a vendor's credential, wherever the client put it.
 fn holds_credential(value: &[u8]) -> bool {
-    memmem::find(value, b"la_sk_").is_some() || memmem::find(value, b"sk-ant-").is_some()
+    // Both hold "sk", whose last letter is rare in what clients send.
+    memchr_iter(b'k', value).any(|at| {
+        let (before, after) = value.split_at_checked(at + 1).unwrap_or_default();
+        (before.ends_with(b"la_sk") && after.starts_with(b"_"))
+            || (before.ends_with(b"sk") && after.starts_with(b"-ant-"))
+    })
 }
 
 /// The names in `connection`: fields meant for the next hop only (RFC 9110 §7.6.1).

@@ -30,7 +30,7 @@ impl Pool {
     pub fn take(&self, place: &Arc<Place>) -> Option<Sender> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.iter_mut().find(|shelf| shelf.holds(place))?;
-        let oldest_ms = clock::monotonic_ms().saturating_sub(KEPT_MS);
+        let oldest_ms = clock::noted_ms().saturating_sub(KEPT_MS);
         while let Some((sender, since_ms)) = shelf.waiting.pop() {
             if since_ms >= oldest_ms && !sender.is_closed() {
                 return Some(sender);
@@ -44,7 +44,7 @@ impl Pool {
         if sender.is_closed() {
             return;
         }
-        let kept = (sender, clock::monotonic_ms());
+        let kept = (sender, clock::noted_ms());
         let mut shelves = self.shelves.borrow_mut();
         match shelves.iter_mut().find(|shelf| shelf.holds(place)) {
             Some(shelf) if shelf.waiting.len() >= MAX_KEPT => {}
@@ -55,7 +55,7 @@ impl Pool {
 
     /// Lets go of connections that have waited too long or were closed.
     pub fn sweep(&self) {
-        let oldest_ms = clock::monotonic_ms().saturating_sub(KEPT_MS);
+        let oldest_ms = clock::noted_ms().saturating_sub(KEPT_MS);
         self.shelves.borrow_mut().retain_mut(|shelf| {
             shelf.waiting.retain(|(sender, since_ms)| *since_ms >= oldest_ms && !sender.is_closed());
             !shelf.waiting.is_empty()

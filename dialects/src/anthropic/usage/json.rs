@@ -45,6 +45,9 @@ enum Wanted {
 /// Longest key that is told apart from others.
 const MAX_KEY_BYTES: usize = 16;
 
+/// Room made for a member at first: what the vendor's usually have.
+const USUAL_VALUE_BYTES: usize = 512;
+
 impl Watch {
     pub(super) fn new(limit_bytes: usize) -> Self {
         Self {
@@ -103,8 +106,16 @@ impl Watch {
         }
     }
 
-    /// Reads one byte outside strings.
+    /// Reads one byte outside strings, or all up to the next that decides something.
     fn read_open<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        if self.place == Place::Open {
+            let plain = bytes.iter().take_while(|byte| !self.decides(**byte)).count();
+            if plain > 0 {
+                let (part, rest) = bytes.split_at(plain);
+                self.keep(part);
+                return rest;
+            }
+        }
         let Some((byte, rest)) = bytes.split_first() else { return bytes };
         match byte {
             b'{' | b'[' if self.place == Place::Before => {
@@ -126,6 +137,7 @@ impl Watch {
                     b"\"error\"" => Some(Wanted::Error),
                     _ => None,
                 };
+                self.value.reserve(if self.wanted.is_some() { USUAL_VALUE_BYTES } else { 0 });
                 self.key.clear();
                 return rest;
             }
@@ -144,6 +156,15 @@ impl Watch {
         rest
     }
 
+    /// Whether a byte outside strings changes the place or the depth, or ends a key or member.
+    fn decides(&self, byte: u8) -> bool {
+        match byte {
+            b'"' | b'{' | b'[' | b'}' | b']' => true,
+            b':' | b',' => self.depth == 1,
+            _ => false,
+        }
+    }
+
     fn keep(&mut self, part: &[u8]) {
         if self.wanted.is_some() {
             if part.len() > self.limit_bytes.saturating_sub(self.value.len()) {
@@ -153,7 +174,7 @@ impl Watch {
             }
         } else if self.place == Place::Key {
             let room = MAX_KEY_BYTES.saturating_sub(self.key.len());
-            self.key.extend(part.iter().take(room));
+            self.key.extend_from_slice(part.get(..room).unwrap_or(part));
         }
     }
 
