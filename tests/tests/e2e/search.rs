@@ -105,7 +105,8 @@ fn agents_view(world: &World, places: &mut Places) -> Result<()> {
         let has_token = seen.contains("la_sk_");
         ensure!(has_token == (job == "agent"), "{job} sees a token: {has_token}");
         places.search(&format!("what the agent of {sample} sees"), &seen);
-        world.kubectl(&["-n", "agents", "delete", "job", "looks-around", "--wait"])?;
+        // In the foreground, so that the pod is gone with it when the next search lists pods.
+        world.kubectl(&["-n", "agents", "delete", "job", "looks-around", "--cascade=foreground"])?;
     }
     Ok(())
 }
