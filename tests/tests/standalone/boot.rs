@@ -223,9 +223,8 @@ fn new_manifest_is_served_within_300_ms() {
         assert!(fs::read_to_string(minted).unwrap().starts_with("la_sk_"));
     }
     times.sort();
-    // The fastest show what the router needs; the others also what else the machine was doing.
-    assert!(times[1] <= Duration::from_millis(300), "{times:?}");
-    assert!(times[times.len() / 2] <= Duration::from_secs(1), "{times:?}");
+    // The median: single tries also show what else the machine was doing.
+    assert!(times[times.len() / 2] <= Duration::from_millis(300), "{times:?}");
 }
 
 #[test]
