@@ -17,8 +17,7 @@ mod refusal;
 mod saved;
 mod window;
 
-pub use balance::{Balance, Held, Refusal};
-pub use book::{Admission, Book, Denied, Grants, HoldId, Settled, Spent, Standing};
+pub use book::{Admission, Book, Denied, Ended, Grants, HoldId, Settled, Spent, Standing, Taken, Used};
 pub use cover::{Cover, Covering};
 pub use limit::{
     Budget, BudgetSpec, CalendarSpec, Concurrency, ConcurrencySpec, Enforcement, LimitFault, Limits,

@@ -1,29 +1,30 @@
 //! The ledger: who has used how much, and whether one more request fits.
 //!
-//! [`Ledger::reserve`] gives a [`Reservation`], and nothing goes upstream without one; each is settled
-//! exactly once, a dropped one as a request that happened. The embedded ledger survives `kill -9` without
-//! losing anything; the memory one is for tests. One short lock guards all of it, and on the way of a
-//! request no sync and no network happens under it.
+//! [`Ledger::reserve`] gives a [`Reservation`] under everything that covers a request at once, and nothing
+//! goes upstream without one; each is settled exactly once, a dropped one as a request that came to all that
+//! was reserved. The embedded ledger survives `kill -9` without losing anything; the memory one is for tests.
+//! One short lock guards all of it, and on the way of a request no sync and no network happens under it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use la_core::budget::Held;
+use la_core::amount::{Amounts, Unit};
+use la_core::budget::{
+    Book, Budget, Covering, Denied, Enforcement, Grants, HoldId, Refused, Settled, Spent, Standing, Window,
+};
 use la_core::id::Subject;
 use la_core::report::SubjectUsage;
 use la_core::usage::Usage;
 
-mod book;
 mod embedded;
 mod state;
 
-use book::{Book, Grants, Slot};
 use embedded::KeeperHandle;
 pub use embedded::OpenError;
-use state::{Denied, Ending, Outcome, Shared, State};
+use state::{Ending, Refusal, Shared, State};
 
 /// When a grant is late enough to say so. One takes about 0.3 ms, under heavy load some 100 ms.
 const LATE_AFTER: Duration = Duration::from_secs(1);
@@ -35,6 +36,15 @@ const LATE_WAIT: Duration = Duration::from_secs(4);
 pub struct Ledger {
     shared: Arc<Shared>,
     keeper: Mutex<Option<KeeperHandle>>,
+}
+
+/// What a request asks of the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand<'a> {
+    /// Whose limits cover it: the caller's first, then every pool's.
+    pub covering: &'a [Covering<'a>],
+    /// What it takes of them at most.
+    pub amounts: Amounts,
 }
 
 /// What a subject has used, and has open now.
@@ -51,14 +61,9 @@ pub struct Use {
 /// Why a reservation was refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReserveError {
-    /// The budget is used up.
-    #[error("{} of {limit} requests are used", used.settled.saturating_add(used.open))]
-    Exhausted {
-        /// The limit.
-        limit: u64,
-        /// What was used of it.
-        used: Use,
-    },
+    /// A limit refused it.
+    #[error(transparent)]
+    Refused(Box<Refused>),
     /// The ledger cannot answer for a budget now.
     #[error("ledger is not available: {0}")]
     Unavailable(String),
@@ -71,12 +76,12 @@ pub struct CloseError(String);
 
 /// One request that may go upstream.
 ///
-/// Dropping it settles it as one request without known tokens: in doubt it happened.
+/// Dropping it charges all that it reserved: in doubt it happened.
 #[must_use = "a reservation that is dropped is charged"]
 pub struct Reservation {
     shared: Arc<Shared>,
-    slot: Slot,
-    held: Option<Held>,
+    hold: Option<HoldId>,
+    reserved: Amounts,
 }
 
 impl Ledger {
@@ -85,53 +90,94 @@ impl Ledger {
     /// # Errors
     /// When another process holds it, or a file cannot be read, is broken, or cannot be written.
     pub fn open_embedded(dir: &Path, now: i64) -> Result<Arc<Self>, OpenError> {
-        let (shared, keeper) = embedded::open(dir, now)?;
+        let (shared, keeper) = embedded::open(dir, milliseconds(now))?;
         Ok(Arc::new(Self { shared, keeper: Mutex::new(Some(keeper)) }))
     }
 
     /// A ledger that forgets everything with the process.
     pub fn memory() -> Arc<Self> {
-        let state = State::new(Book::new(Grants::Endless), None, u64::MAX, 0);
+        let state = State::new(Book::new(Grants::Endless), None, u64::MAX);
         Arc::new(Self { shared: Arc::new(Shared::new(state)), keeper: Mutex::new(None) })
     }
 
     /// What `subject` has used, when that leaves nothing under `limit`. Reserves nothing.
     pub fn is_exhausted(&self, subject: &Subject, limit: Option<u64>) -> Option<Use> {
-        limit?;
-        self.shared.lock().book.is_exhausted(subject, limit)
+        let taken = |used: &Use| used.settled.saturating_add(used.open);
+        Some(self.usage(subject).unwrap_or_default()).filter(|used| limit.is_some_and(|l| taken(used) >= l))
     }
 
-    /// Takes one request out of the budget of `subject`. `now` is in Unix seconds.
+    /// The Hard budget of `covering` that has nothing left, if any. Reserves nothing.
+    pub fn exhausted(&self, covering: &[Covering<'_>], now_ms: u64) -> Option<Refused> {
+        self.shared.with(|state| state.exhausted(covering, now_ms))
+    }
+
+    /// How every budget of `covering` stands, in its order.
+    pub fn standings(&self, covering: &[Covering<'_>], now_ms: u64) -> Vec<Standing> {
+        self.shared.with(|state| state.standings(covering, now_ms))
+    }
+
+    /// Takes what a request demands out of all that covers it, or nothing. `now_ms` is in Unix milliseconds.
     ///
     /// # Errors
-    /// When the budget is used up, or the ledger cannot answer for it.
-    pub async fn reserve(
+    /// When a limit refuses it, or the ledger cannot answer for it.
+    pub async fn reserve(&self, demand: &Demand<'_>, now_ms: u64) -> Result<Reservation, ReserveError> {
+        let job = |state: &mut State| state.reserve(demand, now_ms);
+        let hold = match self.shared.with(job) {
+            // Boxed: it is rare, and the future of every request would carry it.
+            Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(&self.shared, job)).await?,
+            other => other.map_err(ReserveError::from)?,
+        };
+        Ok(Reservation { shared: Arc::clone(&self.shared), hold: Some(hold), reserved: demand.amounts })
+    }
+
+    /// Takes one request out of the lifetime budget of `subject`. `now` is in Unix seconds.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve`].
+    pub async fn reserve_request(
         &self,
         subject: &Subject,
         limit: Option<u64>,
         now: i64,
     ) -> Result<Reservation, ReserveError> {
-        match self.try_reserve(subject, limit, now) {
-            Ok(reservation) => Ok(reservation),
-            Err(Denied::Refused(why)) => Err(why),
-            // Boxed: it is rare, and the future of every request would carry it.
-            Err(Denied::NotGranted) => Box::pin(self.reserve_when_granted(subject, limit, now)).await,
-        }
+        static REQUESTS: LazyLock<Budget> = LazyLock::new(|| Budget {
+            name: "maxRequests".into(),
+            unit: Unit::Requests,
+            limit: u64::MAX,
+            window: Window::Lifetime,
+            enforcement: Enforcement::Hard,
+        });
+        // Without a limit it is granted ahead of use all the same, so that a power cut loses no count.
+        let budgets = [Budget { limit: limit.unwrap_or(u64::MAX), ..REQUESTS.clone() }];
+        let demand =
+            Demand { covering: &[Covering::pool(subject, &budgets)], amounts: Amounts::of_requests(1) };
+        self.reserve(&demand, milliseconds(now)).await
     }
 
     /// What `subject` has used, if it was ever used.
     pub fn usage(&self, subject: &Subject) -> Option<Use> {
-        self.shared.lock().book.usage(subject)
+        let used = self.shared.lock().book.used(subject)?;
+        Some(Use { settled: used.requests, open: used.open, tokens: used.tokens })
     }
 
     /// What every subject has used, in the order of subjects.
     pub fn usage_all(&self) -> Vec<SubjectUsage> {
-        self.shared.lock().book.usage_all()
+        let state = self.shared.lock();
+        let all = state.book.used_by_all().map(|(subject, used)| SubjectUsage {
+            subject: subject.clone(),
+            requests: used.requests,
+            open: used.open,
+            tokens: used.tokens,
+        });
+        let mut all: Vec<_> = all.collect();
+        drop(state);
+        all.sort_by(|a, b| a.subject.cmp(&b.subject));
+        all
     }
 
-    /// Says which subjects have a token now. Others are forgotten 30 days after their last use.
+    /// Says which subjects have a token or are pools now. Others are forgotten 30 days after their last use.
     pub fn retain(&self, subjects: &BTreeSet<Subject>, now: i64) {
-        self.shared.with(|state| state.retain(subjects, now));
+        self.shared.with(|state| state.retain(subjects, milliseconds(now)));
     }
 
     /// Whether budgets are being granted.
@@ -157,37 +203,46 @@ impl Ledger {
         let Some(keeper) = keeper else { return Ok(()) };
         keeper.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
     }
+}
 
-    fn try_reserve(&self, subject: &Subject, limit: Option<u64>, now: i64) -> Result<Reservation, Denied> {
-        let (slot, held) = self.shared.with(|state| state.reserve(subject, limit, now))?;
-        Ok(Reservation { shared: Arc::clone(&self.shared), slot, held: Some(held) })
-    }
-
-    async fn reserve_when_granted(
-        &self,
-        subject: &Subject,
-        limit: Option<u64>,
-        now: i64,
-    ) -> Result<Reservation, ReserveError> {
-        let mut granted = pin!(async {
-            loop {
-                // Listens before it looks, so that no grant passes unnoticed in between.
-                let mut progress = pin!(self.shared.progress.notified());
-                progress.as_mut().enable();
-                match self.try_reserve(subject, limit, now) {
-                    Ok(reservation) => return Ok(reservation),
-                    Err(Denied::Refused(why)) => return Err(why),
-                    Err(Denied::NotGranted) => progress.await,
-                }
+/// Does a job that lacks a grant once it is given.
+async fn when_granted<T>(
+    shared: &Shared,
+    job: impl Fn(&mut State) -> Result<T, Refusal>,
+) -> Result<T, ReserveError> {
+    let mut granted = pin!(async {
+        loop {
+            // Listens before it looks, so that no grant passes unnoticed in between.
+            let mut progress = pin!(shared.progress.notified());
+            progress.as_mut().enable();
+            match shared.with(&job) {
+                Err(Refusal::Denied(Denied::NotGranted)) => progress.await,
+                other => return other.map_err(ReserveError::from),
             }
-        });
-        if let Ok(done) = tokio::time::timeout(LATE_AFTER, granted.as_mut()).await {
-            return done;
         }
-        self.shared.with(|state| state.stalled = true);
-        let late = tokio::time::timeout(LATE_WAIT, granted).await;
-        late.unwrap_or_else(|_| Err(ReserveError::Unavailable(stalled())))
+    });
+    if let Ok(done) = tokio::time::timeout(LATE_AFTER, granted.as_mut()).await {
+        return done;
     }
+    shared.with(|state| state.stalled = true);
+    let late = tokio::time::timeout(LATE_WAIT, granted).await;
+    late.unwrap_or_else(|_| Err(ReserveError::Unavailable(stalled())))
+}
+
+impl From<Refusal> for ReserveError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied(Denied::Refused(refused)) => Self::Refused(Box::new(refused)),
+            Refusal::Denied(Denied::NotGranted) => Self::Unavailable(stalled()),
+            Refusal::Denied(Denied::Stale) => Self::Unavailable("the request has ended".to_owned()),
+            Refusal::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+/// Unix seconds as milliseconds; before 1970 is 1970.
+fn milliseconds(seconds: i64) -> u64 {
+    u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000)
 }
 
 fn stalled() -> String {
@@ -202,25 +257,45 @@ impl Drop for Ledger {
 }
 
 impl Reservation {
-    /// Ends the reservation as a request that happened and used `tokens`.
-    pub fn settle(mut self, tokens: Usage) {
-        self.end(&Outcome::Settled(tokens));
+    /// Takes more before an attempt that may be billed besides an earlier one, under all that covers it then.
+    ///
+    /// # Errors
+    /// As [`Ledger::reserve`]; there must be no such attempt.
+    pub async fn raise(&mut self, more: &Demand<'_>, now_ms: u64) -> Result<(), ReserveError> {
+        let Some(hold) = self.hold else { return Ok(()) };
+        let job = |state: &mut State| state.raise(hold, more, now_ms);
+        match self.shared.with(job) {
+            Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(&self.shared, job)).await?,
+            other => other.map_err(ReserveError::from)?,
+        }
+        self.reserved = self.reserved.plus(&more.amounts);
+        Ok(())
+    }
+
+    /// What it holds.
+    pub fn reserved(&self) -> &Amounts {
+        &self.reserved
+    }
+
+    /// Ends it as a request that happened. Says what went beyond the reservation.
+    pub fn settle(mut self, spent: &Spent) -> Settled {
+        self.end(Some(spent))
     }
 
     /// Ends the reservation as a request that never went upstream.
     pub fn release(mut self) {
-        self.end(&Outcome::Released);
+        self.end(None);
     }
 
-    fn end(&mut self, outcome: &Outcome) {
-        if let Some(held) = self.held.take() {
-            self.shared.with(|state| state.end(self.slot, held, outcome));
-        }
+    fn end(&mut self, spent: Option<&Spent>) -> Settled {
+        let Some(hold) = self.hold.take() else { return Settled::default() };
+        self.shared.with(|state| state.end(hold, spent))
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.end(&Outcome::Settled(Usage::default()));
+        let spent = Spent { amounts: self.reserved, tokens: Usage::default() };
+        self.end(Some(&spent));
     }
 }

@@ -15,9 +15,11 @@ use crate::usage::Usage;
 
 mod explain;
 mod grants;
+mod journal;
 mod time;
 
-pub use explain::Standing;
+pub use explain::{Standing, Used};
+pub use journal::{Ended, Taken};
 use time::Time;
 
 /// Whether what is taken under a Hard limit must have been granted durably before.
@@ -51,8 +53,8 @@ pub struct Book {
 struct Owner {
     subject: Subject,
     last_seen_ms: u64,
-    settled: Amounts,
     tokens: Usage,
+    nano_usd: u64,
     /// Requests that are open now.
     open: u64,
     meters: Vec<u32>,
@@ -71,15 +73,8 @@ struct Hold {
     reserved: Amounts,
     /// Owners, the caller first.
     seats: Vec<u32>,
-    parts: Vec<Part>,
+    parts: Vec<Taken>,
     rates: Vec<RatePart>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part {
-    meter: u32,
-    start_ms: u64,
-    amount: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,15 +153,20 @@ impl Book {
 
     /// Finds where the limits that cover a request are counted. The first is the caller's.
     pub fn cover(&mut self, covering: &[Covering<'_>]) -> Cover {
-        let mut cover = Cover {
-            edition: self.edition,
-            seats: Vec::with_capacity(covering.len()),
-            lines: Vec::new(),
-            checks: Vec::new(),
-            rates: Vec::new(),
-        };
+        let mut cover = Cover::default();
+        self.cover_again(&mut cover, covering);
+        cover
+    }
+
+    /// As [`Book::cover`], in the memory of an earlier cover.
+    pub fn cover_again(&mut self, cover: &mut Cover, covering: &[Covering<'_>]) {
+        cover.clear(self.edition);
         for Covering { owner, budgets, rates, concurrency } in covering {
             let owner = self.owner(owner);
+            if cover.seats.is_empty() {
+                // All requests of a caller are counted for ever, whatever limits it has now.
+                cover.count(self.meter(owner, Unit::Requests, &Window::Lifetime), Unit::Requests);
+            }
             cover.seats.push(Seat { owner, limit: *concurrency });
             for budget in *budgets {
                 let meter = self.meter(owner, budget.unit, &budget.window);
@@ -177,7 +177,6 @@ impl Book {
                 cover.rates.push(RateCheck { level, owner, unit: rate.unit, pace: rate.pace });
             }
         }
-        cover
     }
 
     /// Takes `amounts` under all limits of `cover`, or nothing. `now_ms` is in Unix milliseconds.
@@ -225,8 +224,7 @@ impl Book {
         self.end(hold.at, Some(&spent.amounts));
         let caller = self.holds.get(hold.at as usize).and_then(|hold| hold.seats.first().copied());
         if let Some(owner) = caller.and_then(|caller| self.owners.get_mut(caller)) {
-            owner.settled = owner.settled.plus(&spent.amounts);
-            owner.tokens = owner.tokens.plus(&spent.tokens);
+            owner.spend(spent);
         }
         self.close(hold.at);
         let over = |unit| spent.amounts.of(unit).saturating_sub(reserved.of(unit));
@@ -295,10 +293,10 @@ impl Book {
             let Some(meter) = self.meters.get_mut(line.meter) else { continue };
             let amount = amounts.of(line.unit);
             let start_ms = meter.take(amount);
-            let same = |part: &&mut Part| part.meter == line.meter && part.start_ms == start_ms;
+            let same = |part: &&mut Taken| part.meter == line.meter && part.start_ms == start_ms;
             match hold.parts.iter_mut().find(same) {
                 Some(part) => part.amount = part.amount.saturating_add(amount),
-                None => hold.parts.push(Part { meter: line.meter, start_ms, amount }),
+                None => hold.parts.push(Taken { meter: line.meter, start_ms, amount }),
             }
             if line.hard.is_some_and(|limit| amount > 0 && meter.starts_wanting(amount, limit)) {
                 self.queue.push(line.meter);
@@ -371,8 +369,8 @@ impl Book {
         let owner = self.owners.put(Owner {
             subject: subject.clone(),
             last_seen_ms: self.time.latest_ms(),
-            settled: Amounts::default(),
             tokens: Usage::default(),
+            nano_usd: 0,
             open: 0,
             meters: Vec::new(),
             levels: Vec::new(),
@@ -425,11 +423,27 @@ impl Book {
     }
 }
 
+impl Owner {
+    fn spend(&mut self, spent: &Spent) {
+        self.tokens = self.tokens.plus(&spent.tokens);
+        self.nano_usd = self.nano_usd.saturating_add(spent.amounts.nano_usd);
+        self.changed = true;
+    }
+}
+
+impl Spent {
+    /// One request that used `tokens`; what it cost is not known.
+    pub fn request(tokens: Usage) -> Self {
+        let total = tokens.total_input().saturating_add(tokens.output_tokens);
+        Self { amounts: Amounts { requests: 1, tokens: total, nano_usd: 0 }, tokens }
+    }
+}
+
 /// What of `spent` falls on one part of a hold: a meter's parts are filled in the order they were taken, and
 /// the last takes what is left.
-fn share(parts: &[Part], index: usize, spent: u64) -> u64 {
+fn share(parts: &[Taken], index: usize, spent: u64) -> u64 {
     let Some(part) = parts.get(index) else { return 0 };
-    let of_meter = |other: &&Part| other.meter == part.meter;
+    let of_meter = |other: &&Taken| other.meter == part.meter;
     let earlier = parts.iter().take(index).filter(of_meter);
     let left = earlier.fold(spent, |left, part| left.saturating_sub(part.amount));
     if parts.iter().skip(index + 1).any(|other| other.meter == part.meter) {

@@ -23,7 +23,7 @@ pub struct Covering<'a> {
 ///
 /// Made once for a token and a snapshot. A book that has forgotten anybody since says so, and the cover is
 /// made anew.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Cover {
     pub(super) edition: u64,
     /// The first is the caller.
@@ -84,20 +84,36 @@ impl<'a> Covering<'a> {
 }
 
 impl Cover {
+    /// On how many meters a request is counted.
+    pub fn meters(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Empties it and keeps its memory.
+    pub(super) fn clear(&mut self, edition: u64) {
+        self.edition = edition;
+        self.seats.clear();
+        self.lines.clear();
+        self.checks.clear();
+        self.rates.clear();
+    }
+
     pub(super) fn add(&mut self, meter: u32, owner: u32, budget: &Budget) {
-        let Budget { name, unit, limit, window: _, enforcement } = budget.clone();
-        self.checks.push(Check { meter, owner, name, unit, limit, enforcement });
-        let known = self.lines.iter().position(|line| line.meter == meter);
-        if known.is_none() {
-            self.lines.push(Line { meter, unit, hard: None, soft: None });
-        }
-        let line = match known {
-            Some(at) => self.lines.get_mut(at),
-            None => self.lines.last_mut(),
-        };
-        if let Some(line) = line {
+        let Budget { unit, limit, enforcement, .. } = *budget;
+        self.checks.push(Check { meter, owner, name: Arc::clone(&budget.name), unit, limit, enforcement });
+        if let Some(line) = self.count(meter, unit) {
             let lowest = if enforcement == Enforcement::Hard { &mut line.hard } else { &mut line.soft };
             *lowest = Some(lowest.map_or(limit, |other| other.min(limit)));
         }
+    }
+
+    /// Has the request counted on a meter.
+    pub(super) fn count(&mut self, meter: u32, unit: Unit) -> Option<&mut Line> {
+        let known = self.lines.iter().position(|line| line.meter == meter);
+        let at = known.unwrap_or_else(|| {
+            self.lines.push(Line { meter, unit, hard: None, soft: None });
+            self.lines.len() - 1
+        });
+        self.lines.get_mut(at)
     }
 }

@@ -151,17 +151,30 @@ impl Meter {
 
     /// Lets go of what is over. Nothing comes back when a clock does.
     pub(super) fn advance(&mut self, clock: &mut Clock, now_ms: u64) {
-        let start_ms = clock.advance(now_ms);
+        self.begin(clock.advance(now_ms));
+        if let Some(rolled) = &mut self.rolled {
+            rolled.drop_old(clock.counts_for_ms, now_ms);
+        }
+        self.pace.is_void = now_ms >= self.pace.until_ms;
+    }
+
+    /// Goes on to the period that begins at `start_ms`, unless it is in a later one.
+    pub(super) fn begin(&mut self, start_ms: u64) {
         if start_ms > self.start_ms {
             self.start_ms = start_ms;
             if self.rolled.is_none() {
                 self.balance = self.balance.next_period();
             }
         }
-        if let Some(rolled) = &mut self.rolled {
-            rolled.drop_old(clock.counts_for_ms, now_ms);
-        }
-        self.pace.is_void = now_ms >= self.pace.until_ms;
+    }
+
+    /// Whether what was taken in the period that began at `start_ms` may still count.
+    pub(super) const fn counts(&self, start_ms: u64) -> bool {
+        self.rolled.is_some() || start_ms == self.start_ms
+    }
+
+    pub(super) const fn start_ms(&self) -> u64 {
+        self.start_ms
     }
 
     /// What counts now: settled and open.
@@ -268,6 +281,20 @@ impl Meter {
         &self.balance
     }
 
+    /// See [`super::Book::restore_grant`].
+    pub(super) fn restore_grant(&mut self, saved: &SavedMeter, records_are_whole: bool) {
+        if saved.start_ms < self.start_ms && self.rolled.is_none() {
+            return;
+        }
+        if records_are_whole {
+            self.begin(saved.start_ms);
+            self.balance.grant_anew(saved.granted);
+            self.pace.until_ms = saved.granted_until_ms;
+        } else if saved.start_ms > self.start_ms || saved.granted >= self.balance.taken() {
+            self.restore(saved);
+        }
+    }
+
     /// Charges what was open when the process died; nobody holds it any more.
     pub(super) const fn charge_open(&mut self) {
         self.balance = self.balance.after_crash();
@@ -275,13 +302,16 @@ impl Meter {
 
     /// Charges all that was granted: what was taken of it may not have been kept. It was taken at the latest
     /// when the grant became void, or now.
-    pub(super) fn charge_grant(&mut self, window: &Window, now_ms: u64) {
-        let unspent = self.balance.unspent_grant();
+    /// True when that changed anything.
+    pub(super) fn charge_grant(&mut self, window: &Window, now_ms: u64) -> bool {
+        let before = self.balance;
+        let unspent = before.unspent_grant();
         self.balance = self.balance.after_power_cut();
         if let Some(rolled) = self.rolled.as_mut().filter(|_| unspent > 0) {
             let latest_ms = now_ms.min(self.pace.until_ms.saturating_sub(1));
             rolled.take(window.period_at(latest_ms).start_ms.max(self.start_ms), unspent);
         }
+        self.balance != before
     }
 
     /// The grant to ask for, once this amount does not fit any more or half of the last grant is used.

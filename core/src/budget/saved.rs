@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Window;
-use crate::amount::{Amounts, Unit};
+use crate::amount::Unit;
 use crate::id::Subject;
 use crate::usage::Usage;
 
@@ -17,10 +17,10 @@ pub struct SavedOwner {
     pub subject: Subject,
     /// When it was last used or named, in Unix milliseconds.
     pub last_seen_ms: u64,
-    /// What was settled in its whole life.
-    pub settled: Amounts,
-    /// The tokens of that, by kind.
+    /// Tokens that were settled in its whole life.
     pub tokens: Usage,
+    /// What they cost in nano-dollars.
+    pub nano_usd: u64,
     /// What its budgets count.
     pub meters: Vec<SavedMeter>,
 }
@@ -51,8 +51,7 @@ pub struct SavedMeter {
 impl SavedOwner {
     /// An owner of whom nothing is known.
     pub fn new(subject: Subject) -> Self {
-        let (settled, tokens, meters) = (Amounts::default(), Usage::default(), Vec::new());
-        Self { subject, last_seen_ms: 0, settled, tokens, meters }
+        Self { subject, last_seen_ms: 0, tokens: Usage::default(), nano_usd: 0, meters: Vec::new() }
     }
 
     /// Puts a meter as it was written down later.

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::book::{Book, Grants, Row};
 use super::state::{Shared, State};
 use keeper::Keeper;
 use recover::Recovered;
@@ -111,33 +110,31 @@ struct Setup {
 pub(super) type KeeperHandle = JoinHandle<Result<(), String>>;
 
 /// Opens the ledger in `dir`, or makes one, and starts its keeper.
-pub(super) fn open(dir: &Path, now: i64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
+pub(super) fn open(dir: &Path, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
     let boot = fs::read_to_string(BOOT_ID_FILE).unwrap_or_default().trim().to_owned();
     let probe: Probe = Arc::new(|_| Ok(()));
-    open_with(Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, probe }, now)
+    open_with(Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, probe }, now_ms)
 }
 
-fn open_with(setup: Setup, now: i64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
+fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
     let dir = setup.dir.as_path();
     fs::create_dir_all(dir).map_err(io_at(dir))?;
     let lock = lock(dir)?;
-    let (store, Recovered { rows, changed, last_segment }) = load(&setup, now)?;
+    let (store, Recovered { mut book, last_segment }) = load(&setup, now_ms)?;
 
     // The next segment is there before the checkpoint that refers to it, and the old segments go after it.
     let number = last_segment.saturating_add(1);
     let segment = Segment::create(dir, number).map_err(io_at(&segment::path(dir, number)))?;
     let head = Head { segment: number, clean: false, boot: setup.boot.clone() };
     let store = match store {
-        Some(store) => store.checkpoint(&head, &changed, &[]).map(|()| store),
+        Some(store) => store.checkpoint(&head, &book.save(false), &[]).map(|()| store),
         None => Store::replace(dir, &head, &[]),
     };
     let store =
         store.map_err(|error| OpenError::Io { path: store::path(dir), source: io::Error::other(error) })?;
     sweep(dir, number);
 
-    let mut book = Book::new(Grants::Needed);
-    rows.into_iter().for_each(|row| book.restore(row));
-    let shared = Arc::new(Shared::new(State::new(book, Some(segment), setup.segment_bytes, now)));
+    let shared = Arc::new(Shared::new(State::new(book, Some(segment), setup.segment_bytes)));
     let path = setup.dir.clone();
     let keeper = Keeper::new(Arc::clone(&shared), setup, store, lock);
     let thread = std::thread::Builder::new().name("la-ledger".to_owned()).spawn(move || keeper.run());
@@ -145,11 +142,11 @@ fn open_with(setup: Setup, now: i64) -> Result<(Arc<Shared>, KeeperHandle), Open
 }
 
 /// Reads what is there. No store means that there is no ledger yet.
-fn load(setup: &Setup, now: i64) -> Result<(Option<Store>, Recovered), OpenError> {
+fn load(setup: &Setup, now_ms: u64) -> Result<(Option<Store>, Recovered), OpenError> {
     let dir = setup.dir.as_path();
     let file = store::path(dir);
     match Store::open(dir) {
-        Ok((store, head, rows)) => Ok((Some(store), recover::recover(setup, &head, rows, now)?)),
+        Ok((store, head, kept)) => Ok((Some(store), recover::recover(setup, &head, &kept, now_ms)?)),
         Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
             Ok((None, recover::nothing_there(dir)?))
         }

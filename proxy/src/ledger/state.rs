@@ -4,15 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use la_core::budget::Held;
+use la_core::amount::Amounts;
+use la_core::budget::{Book, Cover, Covering, Denied, HoldId, Settled, Spent, Standing};
 use la_core::id::Subject;
-use la_core::usage::Usage;
 use tokio::sync::Notify;
 
-use super::ReserveError;
-use super::book::{Book, Refused, Slot};
-use super::embedded::record::{self, Short};
+use super::Demand;
+use super::embedded::record::Batch;
 use super::embedded::segment::Segment;
+
+/// How long use outlives the token and the last request of a subject: 30 days, in milliseconds.
+pub(super) const REMEMBERED_MS: u64 = 30 * 86_400 * 1_000;
+
+/// Most meters that one request is counted on: a record of the journal must have room for them.
+const MOST_METERS: usize = 128;
 
 /// Shared by all threads of the process and the keeper.
 pub(super) struct Shared {
@@ -28,6 +33,10 @@ pub(super) struct State {
     pub(super) book: Book,
     /// Where reservations are recorded; none in memory.
     pub(super) segment: Option<Segment>,
+    /// What the open segment knows of every meter, by place: its own number, and the period.
+    named: Vec<(u64, u64)>,
+    batch: Batch,
+    cover: Cover,
     /// From which size a segment is due to be replaced, in bytes.
     segment_bytes: u64,
     /// Why nothing can be written down. Until the keeper has cleared it, nothing is reserved.
@@ -35,13 +44,9 @@ pub(super) struct State {
     /// The keeper has not answered in time.
     pub(super) stalled: bool,
     pub(super) ending: Option<Ending>,
-    /// Accounts that need their next grant.
-    pub(super) queue: Vec<Slot>,
     pub(super) checkpoint_due: bool,
     /// Subjects that have a token now, once that is known.
     pub(super) keep: Option<BTreeSet<Subject>>,
-    /// The latest time seen, in Unix seconds. A clock that steps back forgets nothing early.
-    pub(super) now: i64,
     wake: bool,
 }
 
@@ -54,83 +59,115 @@ pub(super) enum Ending {
     Abandoned,
 }
 
-/// Why there is no reservation yet.
-pub(super) enum Denied {
-    /// The keeper has been asked for a grant.
-    NotGranted,
-    Refused(ReserveError),
-}
-
-/// What ends a reservation.
-pub(super) enum Outcome {
-    Settled(Usage),
-    Released,
+/// Why nothing was taken yet.
+pub(super) enum Refusal {
+    Denied(Denied),
+    Unavailable(String),
 }
 
 impl State {
-    pub(super) fn new(book: Book, segment: Option<Segment>, segment_bytes: u64, now: i64) -> Self {
+    pub(super) fn new(book: Book, segment: Option<Segment>, segment_bytes: u64) -> Self {
         Self {
             book,
             segment,
+            named: Vec::new(),
+            batch: Batch::default(),
+            cover: Cover::default(),
             segment_bytes,
             trouble: None,
             stalled: false,
             ending: None,
-            queue: Vec::new(),
             checkpoint_due: false,
             keep: None,
-            now,
             wake: false,
         }
     }
 
-    /// Takes one request out of a budget and records it, or does neither.
-    pub(super) fn reserve(
-        &mut self,
-        subject: &Subject,
-        limit: Option<u64>,
-        now: i64,
-    ) -> Result<(Slot, Held), Denied> {
-        self.standing().map_err(|why| Denied::Refused(ReserveError::Unavailable(why)))?;
-        self.now = self.now.max(now);
-        match self.book.reserve(subject, limit, self.now) {
-            Ok((slot, held)) => {
-                self.want_grant(slot);
-                let Err(why) = self.record(slot, Short::reserve) else { return Ok((slot, held)) };
-                self.book.release(slot, held);
-                Err(Denied::Refused(ReserveError::Unavailable(why)))
-            }
-            Err(Refused::Exhausted { limit, used }) => {
-                Err(Denied::Refused(ReserveError::Exhausted { limit, used }))
-            }
-            Err(Refused::NotGranted(slot)) => {
-                self.want_grant(slot);
-                Err(Denied::NotGranted)
+    /// Takes what a request demands and records it, or does neither.
+    pub(super) fn reserve(&mut self, demand: &Demand<'_>, now_ms: u64) -> Result<HoldId, Refusal> {
+        self.standing().map_err(Refusal::Unavailable)?;
+        self.book.cover_again(&mut self.cover, demand.covering);
+        if self.cover.meters() > MOST_METERS {
+            let why = format!("{} budgets cover one request, {MOST_METERS} at most", self.cover.meters());
+            return Err(Refusal::Unavailable(why));
+        }
+        let reserved = self.book.reserve(&self.cover, &demand.amounts, now_ms);
+        self.wake |= self.segment.is_some() && self.book.wants_grants();
+        let hold = reserved.map_err(Refusal::Denied)?.hold;
+        match self.record_taken(&demand.amounts) {
+            Ok(()) => Ok(hold),
+            Err(why) => {
+                self.book.release(hold);
+                Err(Refusal::Unavailable(why))
             }
         }
     }
 
-    /// Ends a reservation. When that cannot be recorded, memory has it, and the next checkpoint writes it.
-    pub(super) fn end(&mut self, slot: Slot, held: Held, outcome: &Outcome) {
-        match outcome {
-            Outcome::Settled(tokens) => {
-                self.book.settle(slot, held, tokens);
-                let _ = self.record(slot, |segment, slot| Short::settle(segment, slot, tokens));
+    /// Takes more for an open request and records it, or does neither.
+    pub(super) fn raise(&mut self, hold: HoldId, demand: &Demand<'_>, now_ms: u64) -> Result<(), Refusal> {
+        self.standing().map_err(Refusal::Unavailable)?;
+        self.book.cover_again(&mut self.cover, demand.covering);
+        let raised = self.book.raise(hold, &self.cover, &demand.amounts, now_ms);
+        self.wake |= self.segment.is_some() && self.book.wants_grants();
+        raised.map_err(Refusal::Denied)?;
+        // What could not be recorded stays taken in memory: there is no next attempt, and the request ends.
+        self.record_taken(&demand.amounts).map_err(Refusal::Unavailable)
+    }
+
+    /// Ends a request as `spent`, or as one that never went upstream. When that cannot be recorded, memory has
+    /// it, and the next checkpoint writes it.
+    pub(super) fn end(&mut self, hold: HoldId, spent: Option<&Spent>) -> Settled {
+        let (book, batch) = (&self.book, &mut self.batch);
+        let amounts = spent.map(|spent| &spent.amounts);
+        if let (Some(segment), None) = (&self.segment, &self.trouble) {
+            let number = segment.number();
+            batch.clear(number);
+            let ending = book.ending(hold, amounts);
+            for ended in book.ending(hold, amounts) {
+                name(book, batch, &mut self.named, number, ended.taken.meter);
             }
-            Outcome::Released => {
-                self.book.release(slot, held);
-                let _ = self.record(slot, Short::release);
+            let period_of = |place| book.meter_at(place).map_or(0, |(.., start_ms)| start_ms);
+            match (spent, book.caller(hold)) {
+                (Some(spent), Some(caller)) => {
+                    name(book, batch, &mut self.named, number, caller);
+                    batch.settle(caller, spent, ending, period_of);
+                }
+                _ => batch.release(ending, period_of),
             }
         }
+        let settled = match spent {
+            Some(spent) => self.book.settle(hold, spent).unwrap_or_default(),
+            None => {
+                self.book.release(hold);
+                Settled::default()
+            }
+        };
+        let _ = self.write();
+        settled
+    }
+
+    /// How the budgets of some owners stand.
+    pub(super) fn standings(&mut self, covering: &[Covering<'_>], now_ms: u64) -> Vec<Standing> {
+        self.book.cover_again(&mut self.cover, covering);
+        self.book.standings(&self.cover, now_ms)
+    }
+
+    /// The Hard budget that has nothing left, if any.
+    pub(super) fn exhausted(
+        &mut self,
+        covering: &[Covering<'_>],
+        now_ms: u64,
+    ) -> Option<la_core::budget::Refused> {
+        self.book.cover_again(&mut self.cover, covering);
+        self.book.exhausted(&self.cover, now_ms)
     }
 
     /// Notes which subjects have a token now.
-    pub(super) fn retain(&mut self, subjects: &BTreeSet<Subject>, now: i64) {
-        self.now = self.now.max(now);
+    pub(super) fn retain(&mut self, subjects: &BTreeSet<Subject>, now_ms: u64) {
         let before = self.keep.replace(subjects.clone()).unwrap_or_default();
-        self.book.see(&before, now);
-        self.book.see(subjects, now);
-        if self.book.may_leave(subjects, self.now) {
+        self.book.see(&before, now_ms);
+        self.book.see(subjects, now_ms);
+        if self.book.may_forget(subjects, REMEMBERED_MS) {
             self.checkpoint_due = true;
             self.wake = true;
         }
@@ -150,34 +187,26 @@ impl State {
         self.wake = true;
     }
 
-    fn want_grant(&mut self, slot: Slot) {
-        if self.segment.is_some() && self.book.starts_wanting(slot) {
-            self.queue.push(slot);
-            self.wake = true;
+    /// Records what was just taken under the cover that was judged last.
+    fn record_taken(&mut self, amounts: &Amounts) -> Result<(), String> {
+        let Some(segment) = &self.segment else { return Ok(()) };
+        let (book, batch, number) = (&self.book, &mut self.batch, segment.number());
+        batch.clear(number);
+        for taken in book.taken(&self.cover, amounts) {
+            name(book, batch, &mut self.named, number, taken.meter);
         }
+        batch.reserve(book.taken(&self.cover, amounts));
+        self.write()
     }
 
-    /// Appends a record to the journal, with the slot's name before it where the segment lacks it.
-    fn record(&mut self, slot: Slot, make: impl FnOnce(u64, u32) -> Short) -> Result<(), String> {
+    /// Hands the batch to the kernel, unless that has failed before.
+    fn write(&mut self) -> Result<(), String> {
         let (Some(segment), None) = (&mut self.segment, &self.trouble) else { return Ok(()) };
-        let Some(account) = self.book.account_mut(slot) else { return Ok(()) };
-        let number = segment.number();
-        let short = make(number, slot.0);
-        let written = if account.named_in == number {
-            segment.append(short.as_bytes())
-        } else {
-            let mut bytes = record::name(number, slot.0, &account.subject);
-            bytes.extend_from_slice(short.as_bytes());
-            segment.append(&bytes)
-        };
-        match written {
-            Ok(()) => account.named_in = number,
-            Err(error) => {
-                let why = format!("cannot write {}: {error}", segment.path().display());
-                self.trouble = Some(why.clone());
-                self.wake = true;
-                return Err(why);
-            }
+        if let Err(error) = segment.append(self.batch.as_bytes()) {
+            let why = format!("cannot write {}: {error}", segment.path().display());
+            self.trouble = Some(why.clone());
+            self.wake = true;
+            return Err(why);
         }
         if segment.len_bytes() >= self.segment_bytes && !self.checkpoint_due {
             self.checkpoint_due = true;
@@ -185,6 +214,22 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Writes down which meter is at a place and in which period, where the segment lacks it. What was named in
+/// a write that failed is never missed: after one, records go to another segment.
+fn name(book: &Book, batch: &mut Batch, named: &mut Vec<(u64, u64)>, number: u64, place: u32) {
+    let at = place as usize;
+    if named.len() <= at {
+        named.resize(at + 1, (0, 0));
+    }
+    let Some((subject, unit, window, start_ms)) = book.meter_at(place) else { return };
+    let Some(known) = named.get_mut(at).filter(|known| **known != (number, start_ms)) else { return };
+    if known.0 != number {
+        batch.meter(place, unit, window, subject);
+    }
+    batch.period(place, start_ms);
+    *known = (number, start_ms);
 }
 
 impl Shared {

@@ -1,5 +1,6 @@
 //! Stage 5: one request is taken out of the caller's budget before anything goes upstream.
 
+use la_core::budget::Spent;
 use la_core::usage::Usage;
 
 use crate::ledger::{Ledger, Reservation, ReserveError};
@@ -24,11 +25,9 @@ pub(super) async fn request(
     if operation != Operation::Messages {
         return Ok(Admitted { reservation: None, sent: false });
     }
-    match ledger.reserve(&caller.token.subject, caller.token.max_requests, caller.now).await {
+    match ledger.reserve_request(&caller.token.subject, caller.token.max_requests, caller.now).await {
         Ok(reservation) => Ok(Admitted { reservation: Some(reservation), sent: false }),
-        Err(ReserveError::Exhausted { limit, used }) => {
-            Err(Refusal::Exhausted { used: used.settled.saturating_add(used.open), limit })
-        }
+        Err(ReserveError::Refused(why)) => Err(Refusal::Exhausted { used: why.used, limit: why.limit }),
         Err(ReserveError::Unavailable(message)) => {
             tracing::warn!("ledger cannot admit a request: {message}");
             Err(Refusal::Ledger)
@@ -45,7 +44,7 @@ impl Admitted {
     /// Settles it. A second call does nothing.
     pub(super) fn settle(&mut self, tokens: Usage) {
         if let Some(reservation) = self.reservation.take() {
-            reservation.settle(tokens);
+            reservation.settle(&Spent::request(tokens));
         }
     }
 }
@@ -53,7 +52,8 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         match self.reservation.take() {
-            Some(reservation) if self.sent => reservation.settle(Usage::default()),
+            // What it used is not known: it is charged as it was reserved.
+            Some(reservation) if self.sent => drop(reservation),
             Some(reservation) => reservation.release(),
             None => {}
         }

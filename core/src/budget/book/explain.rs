@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Amounts, Asks, Book, Cover, Enforcement, Owner};
+use super::{Amounts, Asks, Book, Cover, Enforcement, Meter, Owner, Window};
 use crate::amount::Unit;
 use crate::budget::cover::Check;
 use crate::budget::{Refused, RefusedBy};
@@ -28,6 +28,19 @@ pub struct Standing {
     pub limit: u64,
     /// When the window ends, or the oldest part of a rolling one leaves, in Unix milliseconds.
     pub resets_at_ms: Option<u64>,
+}
+
+/// What an owner has used in its life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Requests that are settled, or were charged after a crash.
+    pub requests: u64,
+    /// Requests that are open.
+    pub open: u64,
+    /// Tokens of the settled ones.
+    pub tokens: Usage,
+    /// Their cost in nano-dollars.
+    pub nano_usd: u64,
 }
 
 impl Book {
@@ -69,10 +82,25 @@ impl Book {
         refusals.max_by_key(Refused::stands_until)
     }
 
-    /// What `subject` has settled in its life, by kind, and how many of its requests are open.
-    pub fn usage(&self, subject: &Subject) -> Option<(Amounts, Usage, u64)> {
-        let owner = self.owners.get(*self.by_subject.get(subject)?)?;
-        Some((owner.settled, owner.tokens, owner.open))
+    /// What `subject` has used in its life, if it was ever known.
+    pub fn used(&self, subject: &Subject) -> Option<Used> {
+        self.owners.get(*self.by_subject.get(subject)?).map(|owner| self.used_by(owner))
+    }
+
+    /// What everybody has used.
+    pub fn used_by_all(&self) -> impl Iterator<Item = (&Subject, Used)> {
+        self.owners.iter().map(|(_, owner)| (&owner.subject, self.used_by(owner)))
+    }
+
+    fn used_by(&self, owner: &Owner) -> Used {
+        let meters = owner.meters.iter().filter_map(|place| self.meters.get(*place));
+        let is_it = |meter: &&Meter| {
+            let window = self.clocks.get(meter.clock).map(|clock| &clock.window);
+            meter.unit == Unit::Requests && window == Some(&Window::Lifetime)
+        };
+        let balance = meters.into_iter().find(is_it).map(Meter::balance).copied().unwrap_or_default();
+        let (tokens, nano_usd) = (owner.tokens, owner.nano_usd);
+        Used { requests: balance.settled(), open: balance.open(), tokens, nano_usd }
     }
 
     /// Every limit of `cover` that `amounts` do not fit under; of these, the one that stands longest.

@@ -7,6 +7,11 @@ use crate::budget::{Grant, SavedOwner};
 use crate::id::Subject;
 
 impl Book {
+    /// The latest time that was seen, in Unix milliseconds.
+    pub const fn latest_ms(&self) -> u64 {
+        self.time.latest_ms()
+    }
+
     /// Whether any meter waits for a grant.
     pub const fn wants_grants(&self) -> bool {
         !self.queue.is_empty()
@@ -56,43 +61,35 @@ impl Book {
         }
         if let Some(owner) = self.owners.get_mut(place) {
             owner.last_seen_ms = saved.last_seen_ms;
-            (owner.settled, owner.tokens) = (saved.settled, saved.tokens);
+            (owner.tokens, owner.nano_usd) = (saved.tokens, saved.nano_usd);
         }
+    }
+
+    /// Everybody, to be written down.
+    pub fn saved(&self) -> impl Iterator<Item = SavedOwner> {
+        self.owners.iter().map(|(_, owner)| self.saved_owner(owner))
     }
 
     /// Owners that differ from what was saved last, or all; from now on they count as saved.
     pub fn save(&mut self, all: bool) -> Vec<SavedOwner> {
-        let (meters, clocks) = (&self.meters, &self.clocks);
-        let due = self.owners.iter_mut().filter(|(_, owner)| !owner.leaving && (all || owner.changed));
-        due.map(|(_, owner)| {
-            owner.changed = false;
-            let its = owner.meters.iter().filter_map(|place| {
-                let meter = meters.get(*place)?;
-                Some(meter.saved(&clocks.get(meter.clock)?.window))
-            });
-            SavedOwner {
-                subject: owner.subject.clone(),
-                last_seen_ms: owner.last_seen_ms,
-                settled: owner.settled,
-                tokens: owner.tokens,
-                meters: its.collect(),
-            }
-        })
-        .collect()
+        let due = |owner: &Owner| !owner.leaving && (all || owner.changed);
+        let owners = self.owners.iter().map(|(_, owner)| owner).filter(|owner| due(owner));
+        let saved = owners.map(|owner| self.saved_owner(owner)).collect();
+        self.owners.iter_mut().filter(|(_, owner)| due(owner)).for_each(|(_, owner)| owner.changed = false);
+        saved
     }
 
-    /// Charges what was open when a process died whose every record was kept.
-    pub fn charge_open(&mut self) {
-        self.meters.iter_mut().for_each(|(_, meter)| meter.charge_open());
-    }
-
-    /// Charges all that was granted and may have been spent when power was lost, in the periods it was granted
-    /// for. `now_ms` is when the book is opened again.
-    pub fn charge_grants(&mut self, now_ms: u64) {
-        for (_, meter) in self.meters.iter_mut() {
-            if let Some(clock) = self.clocks.get(meter.clock) {
-                meter.charge_grant(&clock.window, now_ms);
-            }
+    fn saved_owner(&self, owner: &Owner) -> SavedOwner {
+        let meters = owner.meters.iter().filter_map(|place| {
+            let meter = self.meters.get(*place)?;
+            Some(meter.saved(&self.clocks.get(meter.clock)?.window))
+        });
+        SavedOwner {
+            subject: owner.subject.clone(),
+            last_seen_ms: owner.last_seen_ms,
+            tokens: owner.tokens,
+            nano_usd: owner.nano_usd,
+            meters: meters.collect(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! adds up anew, in wider integers, whatever still counts.
 
 use crate::amount::{Amounts, Unit};
-use crate::budget::{Budget, Enforcement, Pace, Period, SavedMeter, Window};
+use crate::budget::{Budget, Enforcement, HoldId, Pace, Period, SavedMeter, Window};
 
 /// One amount that was taken. Settling changes it to what was charged, releasing to nothing.
 struct Entry {
@@ -28,7 +28,7 @@ pub(super) struct NaiveRate {
 }
 
 pub(super) struct NaiveHold {
-    pub(super) id: super::histories::Held,
+    pub(super) id: HoldId,
     /// Which of the callers has it.
     pub(super) caller: usize,
     /// Meter, entry, and what was reserved with it.
@@ -139,7 +139,7 @@ impl Naive {
         Some(over)
     }
 
-    pub(super) fn reserve(&mut self, id: super::histories::Held, caller: usize, amounts: &Amounts) {
+    pub(super) fn reserve(&mut self, id: HoldId, caller: usize, amounts: &Amounts) {
         self.holds.push(NaiveHold { id, caller, parts: Vec::new(), reserved: Amounts::default() });
         self.take(self.holds.len() - 1, amounts);
     }

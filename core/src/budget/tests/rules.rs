@@ -78,7 +78,7 @@ fn pool_and_own_budget_admit_together_or_not_at_all() {
     assert_eq!(used(&mut book, &of_b, NOW_MS), [0, 70], "the refusal took nothing of b's own budget");
     take(&mut book, &of_b, tokens(30), NOW_MS);
     assert_eq!(used(&mut book, &of_b, NOW_MS), [1, 100]);
-    assert_eq!(book.usage(&b).unwrap().2, 1);
+    assert_eq!(book.used(&b).unwrap().open, 1);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn hold_over_a_border_settles_into_its_own_window() {
     assert_eq!(used(&mut book, &cover, later_ms), [100]);
     book.release(new).unwrap();
     assert_eq!(used(&mut book, &cover, later_ms), [0]);
-    assert_eq!(book.usage(&subject("a")).unwrap().0.tokens, 90, "and it was spent all the same");
+    assert_eq!(book.used(&subject("a")).unwrap().tokens.output_tokens, 90, "and it was spent all the same");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn whoever_is_forgotten_makes_old_covers_stale() {
     book.leave(&nobody, DAY_MS);
     book.forget_leaving();
     assert_eq!(book.reserve(&cover, &tokens(1), NOW_MS), Err(Denied::Stale));
-    assert_eq!(book.usage(&subject("a")), None);
+    assert_eq!(book.used(&subject("a")), None);
     assert!(book.save(true).is_empty());
 }
 

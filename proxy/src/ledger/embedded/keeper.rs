@@ -7,11 +7,13 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use la_core::budget::{Grant, SavedOwner};
+use la_core::id::Subject;
+
 use super::segment::{self, Segment};
 use super::store::{self, Head, Store};
 use super::{Setup, Step, sweep};
-use crate::ledger::book::{Grant, Row};
-use crate::ledger::state::{Ending, Shared, State};
+use crate::ledger::state::{Ending, REMEMBERED_MS, Shared, State};
 
 /// Pause between two attempts to write again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -35,8 +37,8 @@ enum Job {
 /// The state of memory at the moment when records began to go to a new segment.
 struct Cut {
     segment: u64,
-    rows: Vec<Row>,
-    forget: Vec<la_core::id::Subject>,
+    rows: Vec<SavedOwner>,
+    forget: Vec<Subject>,
 }
 
 /// Which accounts a cut takes.
@@ -92,10 +94,8 @@ impl Keeper {
                 state = self.shared.wait(state, Some(RETRY));
             } else if std::mem::take(&mut state.checkpoint_due) {
                 return Job::Checkpoint;
-            } else if !state.queue.is_empty() {
-                let queue = std::mem::take(&mut state.queue);
-                let now = state.now;
-                return Job::Grant(state.book.next_grants(&queue, now));
+            } else if state.book.wants_grants() {
+                return Job::Grant(state.book.next_grants());
             } else {
                 state = self.shared.wait(state, None);
             }
@@ -184,12 +184,12 @@ impl Keeper {
             let old = segment.and_then(|segment| state.segment.replace(segment));
             let all = take == Take::All;
             let forget = match &state.keep {
-                Some(keep) if !all => state.book.leave(keep, state.now),
+                Some(keep) if !all => state.book.leave(keep, REMEMBERED_MS),
                 _ => Vec::new(),
             };
             let segment = state.segment.as_ref().map_or(0, Segment::number);
             state.checkpoint_due = false;
-            (Cut { segment, rows: state.book.rows(all), forget }, old)
+            (Cut { segment, rows: state.book.save(all), forget }, old)
         });
         // Closed outside the lock.
         drop(old);

@@ -1,32 +1,31 @@
 //! The journal's records: what a reservation, a settlement and a release look like as bytes.
 //!
 //! A record is the length of its payload (2 bytes), a CRC-32 over segment number, length and payload
-//! (4 bytes), and the payload: a kind byte and its fields, integers little-endian, token counts in LEB128.
-//! A segment names a slot's subject before it uses the slot, so each segment can be read by itself.
+//! (4 bytes), and the payload: a kind byte and its fields, integers in LEB128. A segment names a meter, and
+//! the period that it is in, before it uses the meter, so each segment can be read by itself.
 
+use la_core::amount::{Amounts, Unit};
+use la_core::budget::{Ended, Spent, Taken, Window};
 use la_core::id::Subject;
 use la_core::usage::Usage;
 
-/// Longest payload: a kind, a slot and the longest subject.
-pub(super) const MAX_PAYLOAD_BYTES: usize = 1 + 4 + Subject::MAX_CHARACTERS;
+/// Longest payload that is read: some 500 budgets over one request.
+pub(super) const MAX_PAYLOAD_BYTES: usize = 16 * 1024;
 
 /// Length and checksum before every payload.
 pub(super) const FRAME_BYTES: usize = 6;
 
-/// Room for a record that names no subject: frame, kind, slot, four LEB128 of 64 bits.
-const SHORT_BYTES: usize = FRAME_BYTES + 1 + 4 + 4 * 10;
-
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
-    /// From here on the slot is this subject's.
-    Name { slot: u32, subject: Subject },
-    /// One request is open.
-    Reserve { slot: u32 },
-    /// One open request is settled.
-    Settle { slot: u32, tokens: Usage },
-    /// One open request did not happen.
-    Release { slot: u32 },
+    /// From here on the place is this meter's.
+    Meter { place: u32, unit: Unit, window: Window, subject: Subject },
+    /// The meter is in the period that begins then.
+    Period { place: u32, start_ms: u64 },
+    /// A request has taken these amounts of these meters.
+    Reserve { taken: Vec<(u32, u64)> },
+    /// A request is settled or, when nothing was spent, released.
+    End { spent: Option<(u32, Spent)>, ended: Vec<Ended> },
 }
 
 /// What is at the start of some bytes.
@@ -38,119 +37,198 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// A record as bytes, on the stack.
-pub(in crate::ledger) struct Short {
-    bytes: [u8; SHORT_BYTES],
-    len: usize,
+/// Records of one segment, to be handed to the kernel by one write.
+#[derive(Debug, Default)]
+pub(in crate::ledger) struct Batch {
+    bytes: Vec<u8>,
+    segment: u64,
+    /// Where the record begins that is being written.
+    begun: usize,
 }
 
-const NAME: u8 = 1;
-const RESERVE: u8 = 2;
-const SETTLE: u8 = 3;
-const RELEASE: u8 = 4;
+const METER: u8 = 1;
+const PERIOD: u8 = 2;
+const RESERVE: u8 = 3;
+const SETTLE: u8 = 4;
+const RELEASE: u8 = 5;
 
-impl Short {
-    pub(in crate::ledger) fn reserve(segment: u64, slot: u32) -> Self {
-        Self::of(segment, RESERVE, slot, None)
-    }
-
-    pub(in crate::ledger) fn settle(segment: u64, slot: u32, tokens: &Usage) -> Self {
-        Self::of(segment, SETTLE, slot, Some(tokens))
-    }
-
-    pub(in crate::ledger) fn release(segment: u64, slot: u32) -> Self {
-        Self::of(segment, RELEASE, slot, None)
+impl Batch {
+    /// Empties it for records of `segment` and keeps its memory.
+    pub(in crate::ledger) fn clear(&mut self, segment: u64) {
+        self.bytes.clear();
+        self.segment = segment;
     }
 
     pub(in crate::ledger) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        &self.bytes
     }
 
-    fn of(segment: u64, kind: u8, slot: u32, tokens: Option<&Usage>) -> Self {
-        let mut short = Self { bytes: [0; SHORT_BYTES], len: FRAME_BYTES };
-        short.push(kind);
-        slot.to_le_bytes().into_iter().for_each(|byte| short.push(byte));
-        if let Some(tokens) = tokens {
-            for count in counts(tokens) {
-                short.push_number(count);
+    pub(in crate::ledger) fn meter(&mut self, place: u32, unit: Unit, window: &Window, subject: &Subject) {
+        let window = window.to_string();
+        self.begin(METER);
+        self.number(place.into());
+        self.bytes.push(unit_code(unit));
+        self.number(window.len() as u64);
+        self.bytes.extend_from_slice(window.as_bytes());
+        self.bytes.extend_from_slice(subject.as_str().as_bytes());
+        self.end();
+    }
+
+    pub(in crate::ledger) fn period(&mut self, place: u32, start_ms: u64) {
+        self.begin(PERIOD);
+        self.number(place.into());
+        self.number(start_ms);
+        self.end();
+    }
+
+    pub(in crate::ledger) fn reserve(&mut self, taken: impl Iterator<Item = Taken>) {
+        self.begin(RESERVE);
+        for taken in taken {
+            self.number(taken.meter.into());
+            self.number(taken.amount);
+        }
+        self.end();
+    }
+
+    /// `period_of` gives the beginning of the period that a meter is in.
+    pub(in crate::ledger) fn settle(
+        &mut self,
+        caller: u32,
+        spent: &Spent,
+        ended: impl Iterator<Item = Ended>,
+        period_of: impl Fn(u32) -> u64,
+    ) {
+        let Usage { input_tokens, cache_write_tokens, cache_read_tokens, output_tokens } = spent.tokens;
+        self.begin(SETTLE);
+        self.number(caller.into());
+        for count in [input_tokens, cache_write_tokens, cache_read_tokens, output_tokens] {
+            self.number(count);
+        }
+        self.number(spent.amounts.nano_usd);
+        self.ended(ended, period_of, true);
+        self.end();
+    }
+
+    pub(in crate::ledger) fn release(
+        &mut self,
+        ended: impl Iterator<Item = Ended>,
+        period_of: impl Fn(u32) -> u64,
+    ) {
+        self.begin(RELEASE);
+        self.ended(ended, period_of, false);
+        self.end();
+    }
+
+    fn ended(
+        &mut self,
+        ended: impl Iterator<Item = Ended>,
+        period_of: impl Fn(u32) -> u64,
+        is_charged: bool,
+    ) {
+        for Ended { taken: Taken { meter, start_ms, amount }, charged } in ended {
+            self.number(meter.into());
+            self.number(period_of(meter).saturating_sub(start_ms));
+            self.number(amount);
+            if is_charged {
+                self.number(charged);
             }
         }
-        let frame = frame(segment, short.as_bytes().get(FRAME_BYTES..).unwrap_or_default());
-        if let Some(place) = short.bytes.get_mut(..FRAME_BYTES) {
-            place.copy_from_slice(&frame);
-        }
-        short
     }
 
-    fn push_number(&mut self, mut number: u64) {
+    fn begin(&mut self, kind: u8) {
+        self.begun = self.bytes.len();
+        self.bytes.extend_from_slice(&[0, 0, 0, 0, 0, 0, kind]);
+    }
+
+    fn end(&mut self) {
+        let Some((place, payload)) =
+            self.bytes.get_mut(self.begun..).and_then(|record| record.split_first_chunk_mut::<FRAME_BYTES>())
+        else {
+            return;
+        };
+        *place = frame(self.segment, payload);
+    }
+
+    fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
-            self.push((number & 0x7f) as u8 | 0x80);
+            self.bytes.push((number & 0x7f) as u8 | 0x80);
             number >>= 7;
         }
-        self.push(number as u8);
-    }
-
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-            self.len += 1;
-        }
+        self.bytes.push(number as u8);
     }
 }
 
-/// The record that names a slot. Rare: once per subject and segment.
-pub(in crate::ledger) fn name(segment: u64, slot: u32, subject: &Subject) -> Vec<u8> {
-    let mut payload = vec![NAME];
-    payload.extend_from_slice(&slot.to_le_bytes());
-    payload.extend_from_slice(subject.as_str().as_bytes());
-    let mut bytes = frame(segment, &payload).to_vec();
-    bytes.append(&mut payload);
-    bytes
-}
-
-/// Reads the record at the start of `bytes`.
-pub(super) fn read(segment: u64, bytes: &[u8]) -> Found {
+/// Reads the record at the start of `bytes`. `period_of` gives the beginning of the period a meter is in, by
+/// the records before.
+pub(super) fn read(segment: u64, bytes: &[u8], period_of: impl Fn(u32) -> u64) -> Found {
     let Some((head, rest)) = bytes.split_first_chunk::<FRAME_BYTES>() else { return Found::Nothing };
     let len = usize::from(u16::from_le_bytes([head[0], head[1]]));
     let Some(payload) = rest.get(..len).filter(|_| len <= MAX_PAYLOAD_BYTES) else { return Found::Nothing };
     if frame(segment, payload) != *head {
         return Found::Nothing;
     }
-    match parse(payload) {
+    match parse(payload, period_of) {
         Some(record) => Found::Record(record, FRAME_BYTES + len),
         None => Found::Nothing,
     }
 }
 
-fn parse(payload: &[u8]) -> Option<Record> {
-    let (kind, rest) = payload.split_first()?;
-    let (slot, rest) = rest.split_first_chunk::<4>()?;
-    let slot = u32::from_le_bytes(*slot);
-    match (*kind, rest.is_empty()) {
-        (NAME, false) => {
-            let text = String::from_utf8(rest.to_vec()).ok()?;
-            Some(Record::Name { slot, subject: Subject::try_from(text).ok()? })
+fn parse(payload: &[u8], period_of: impl Fn(u32) -> u64) -> Option<Record> {
+    let (kind, mut rest) = payload.split_first()?;
+    let bytes = &mut rest;
+    match *kind {
+        METER => {
+            let place = place(bytes)?;
+            let (unit, after) = bytes.split_first()?;
+            *bytes = after;
+            let window_bytes = usize::try_from(number(bytes)?).ok()?;
+            let (window, subject) = bytes.split_at_checked(window_bytes)?;
+            let window = std::str::from_utf8(window).ok()?.parse().ok()?;
+            let subject = Subject::try_from(String::from_utf8(subject.to_vec()).ok()?).ok()?;
+            Some(Record::Meter { place, unit: unit_of(*unit)?, window, subject })
         }
-        (RESERVE, true) => Some(Record::Reserve { slot }),
-        (SETTLE, false) => Some(Record::Settle { slot, tokens: tokens(rest)? }),
-        (RELEASE, true) => Some(Record::Release { slot }),
+        PERIOD => {
+            let record = Record::Period { place: place(bytes)?, start_ms: number(bytes)? };
+            bytes.is_empty().then_some(record)
+        }
+        RESERVE => {
+            let mut taken = Vec::new();
+            while !bytes.is_empty() {
+                taken.push((place(bytes)?, number(bytes)?));
+            }
+            Some(Record::Reserve { taken })
+        }
+        SETTLE => {
+            let caller = place(bytes)?;
+            let tokens = Usage {
+                input_tokens: number(bytes)?,
+                cache_write_tokens: number(bytes)?,
+                cache_read_tokens: number(bytes)?,
+                output_tokens: number(bytes)?,
+            };
+            let amounts = Amounts { nano_usd: number(bytes)?, ..Amounts::default() };
+            let spent = Some((caller, Spent { amounts, tokens }));
+            Some(Record::End { spent, ended: ended(bytes, period_of, true)? })
+        }
+        RELEASE => Some(Record::End { spent: None, ended: ended(bytes, period_of, false)? }),
         _ => None,
     }
 }
 
-fn counts(tokens: &Usage) -> [u64; 4] {
-    [tokens.input_tokens, tokens.cache_write_tokens, tokens.cache_read_tokens, tokens.output_tokens]
+fn ended(bytes: &mut &[u8], period_of: impl Fn(u32) -> u64, is_charged: bool) -> Option<Vec<Ended>> {
+    let mut all = Vec::new();
+    while !bytes.is_empty() {
+        let meter = place(bytes)?;
+        let start_ms = period_of(meter).checked_sub(number(bytes)?)?;
+        let amount = number(bytes)?;
+        let charged = if is_charged { number(bytes)? } else { 0 };
+        all.push(Ended { taken: Taken { meter, start_ms, amount }, charged });
+    }
+    Some(all)
 }
 
-fn tokens(mut bytes: &[u8]) -> Option<Usage> {
-    let mut next = || number(&mut bytes);
-    let tokens = Usage {
-        input_tokens: next()?,
-        cache_write_tokens: next()?,
-        cache_read_tokens: next()?,
-        output_tokens: next()?,
-    };
-    bytes.is_empty().then_some(tokens)
+fn place(bytes: &mut &[u8]) -> Option<u32> {
+    u32::try_from(number(bytes)?).ok()
 }
 
 fn number(bytes: &mut &[u8]) -> Option<u64> {
@@ -166,7 +244,20 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Length and checksum of a payload. The segment's number is in it, so no other segment's record passes.
+const fn unit_code(unit: Unit) -> u8 {
+    match unit {
+        Unit::Requests => 0,
+        Unit::Tokens => 1,
+        Unit::Usd => 2,
+    }
+}
+
+fn unit_of(code: u8) -> Option<Unit> {
+    Unit::ALL.into_iter().find(|unit| unit_code(*unit) == code)
+}
+
+/// Length and checksum of a payload. The segment's number is in it, so no other segment's record passes. A
+/// payload of 64 KiB or more has no length, and reads as nothing.
 fn frame(segment: u64, payload: &[u8]) -> [u8; FRAME_BYTES] {
     let len = (payload.len() as u16).to_le_bytes();
     let state = crc32(u32::MAX, &segment.to_le_bytes());
@@ -202,8 +293,35 @@ static TABLE: [u32; 256] = {
 mod tests {
     use super::*;
 
-    fn usage() -> Usage {
-        Usage { input_tokens: 0, cache_write_tokens: 127, cache_read_tokens: u64::MAX, output_tokens: 300 }
+    const START_MS: u64 = 1_800_000_000_000;
+
+    fn spent() -> Spent {
+        let tokens = Usage {
+            input_tokens: 0,
+            cache_write_tokens: 127,
+            cache_read_tokens: u64::MAX,
+            output_tokens: 300,
+        };
+        Spent { tokens, amounts: Amounts { nano_usd: 7_000_000, ..Amounts::default() } }
+    }
+
+    fn taken(meter: u32, start_ms: u64, amount: u64) -> Taken {
+        Taken { meter, start_ms, amount }
+    }
+
+    fn batch(write: impl FnOnce(&mut Batch)) -> Vec<u8> {
+        let mut batch = Batch::default();
+        batch.clear(7);
+        write(&mut batch);
+        batch.as_bytes().to_vec()
+    }
+
+    fn settle() -> Vec<u8> {
+        let parts = [
+            Ended { taken: taken(1, START_MS, 1), charged: 1 },
+            Ended { taken: taken(2, START_MS - 500, u64::MAX), charged: 12 },
+        ];
+        batch(|batch| batch.settle(1, &spent(), parts.into_iter(), |_| START_MS))
     }
 
     #[test]
@@ -214,32 +332,62 @@ mod tests {
     #[test]
     fn every_record_reads_back_and_says_its_length() {
         let subject = Subject::try_from("p".repeat(Subject::MAX_CHARACTERS)).unwrap();
+        let window: Window = "Day@America/Argentina/Buenos_Aires".parse().unwrap();
+        let ended = vec![
+            Ended { taken: taken(1, START_MS, 1), charged: 1 },
+            Ended { taken: taken(2, START_MS - 500, u64::MAX), charged: 12 },
+        ];
+        let released = vec![Ended { taken: taken(u32::MAX, START_MS, 9), charged: 0 }];
         let cases = [
-            (Short::reserve(7, 1).as_bytes().to_vec(), Record::Reserve { slot: 1 }),
-            (Short::release(7, u32::MAX).as_bytes().to_vec(), Record::Release { slot: u32::MAX }),
-            (Short::settle(7, 3, &usage()).as_bytes().to_vec(), Record::Settle { slot: 3, tokens: usage() }),
-            (name(7, 9, &subject), Record::Name { slot: 9, subject }),
+            (
+                batch(|batch| batch.meter(u32::MAX, Unit::Usd, &window, &subject)),
+                Record::Meter {
+                    place: u32::MAX,
+                    unit: Unit::Usd,
+                    window: window.clone(),
+                    subject: subject.clone(),
+                },
+            ),
+            (batch(|batch| batch.period(1, START_MS)), Record::Period { place: 1, start_ms: START_MS }),
+            (
+                batch(|batch| batch.reserve([taken(1, 0, 1), taken(300, 0, 200_000)].into_iter())),
+                Record::Reserve { taken: vec![(1, 1), (300, 200_000)] },
+            ),
+            (settle(), Record::End { spent: Some((1, spent())), ended }),
+            (
+                batch(|batch| batch.release(released.clone().into_iter(), |_| START_MS)),
+                Record::End { spent: None, ended: released },
+            ),
         ];
         for (mut bytes, record) in cases {
             let len = bytes.len();
             bytes.extend_from_slice(b"whatever follows");
-            assert_eq!(read(7, &bytes), Found::Record(record, len));
-            assert_eq!(read(8, &bytes), Found::Nothing, "a record of another segment passed");
+            assert_eq!(read(7, &bytes, |_| START_MS), Found::Record(record, len));
+            assert_eq!(read(8, &bytes, |_| START_MS), Found::Nothing, "a record of another segment passed");
         }
     }
 
     #[test]
     fn record_that_is_cut_or_changed_is_not_read() {
-        let good = Short::settle(1, 3, &usage()).as_bytes().to_vec();
+        let good = settle();
         for end in 0..good.len() {
-            assert_eq!(read(1, &good[..end]), Found::Nothing, "cut at {end}");
+            assert_eq!(read(7, &good[..end], |_| START_MS), Found::Nothing, "cut at {end}");
         }
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                assert_eq!(read(1, &bad), Found::Nothing, "bit {bit} of byte {at}");
+                assert_eq!(read(7, &bad, |_| START_MS), Found::Nothing, "bit {bit} of byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn request_under_one_budget_takes_thirty_bytes() {
+        let reserve = batch(|batch| batch.reserve([taken(1, 0, 1)].into_iter()));
+        let tokens = Usage { input_tokens: 30_000, output_tokens: 300, ..Usage::default() };
+        let part = Ended { taken: taken(1, 0, 1), charged: 1 };
+        let settle = batch(|batch| batch.settle(1, &Spent::request(tokens), [part].into_iter(), |_| 0));
+        assert!(reserve.len() + settle.len() <= 30, "{} and {}", reserve.len(), settle.len());
     }
 }

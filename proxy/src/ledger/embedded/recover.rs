@@ -1,63 +1,69 @@
-//! What a start makes of the files: the last checkpoint, and the journal since.
+//! What a start makes of the files: the last checkpoint, the journal since, and the grants.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use la_core::budget::Balance;
-use la_core::id::Subject;
-use la_core::usage::Usage;
+use la_core::budget::{Book, Grants};
 
 use super::record::Record;
 use super::segment::{self, Tail};
-use super::store::{self, Head};
-use super::{OpenError, Row, Setup, io_at, unreadable};
+use super::store::{self, Head, Kept};
+use super::{OpenError, Setup, io_at, unreadable};
 
-/// The accounts as they stand now, with nothing open.
+/// The book as it stands now, with nothing open. What differs from the checkpoint counts as not saved.
 pub(super) struct Recovered {
-    pub(super) rows: Vec<Row>,
-    /// Those of them that differ from the checkpoint.
-    pub(super) changed: Vec<Row>,
+    pub(super) book: Book,
     pub(super) last_segment: u64,
 }
 
-/// Accounts while the journal is replayed.
+/// A book while the journal is replayed.
 struct Replay {
-    rows: Vec<Row>,
-    places: HashMap<Subject, usize>,
-    /// Where the slots of the segment that is read are.
-    slots: HashMap<u32, usize>,
-    now: i64,
+    book: Book,
+    /// Where the meters of the segment that is read are in the book.
+    places: HashMap<u32, u32>,
+    now_ms: u64,
 }
 
-/// Replays the journal over the rows of a checkpoint and charges what is in doubt.
+/// Replays the journal over a checkpoint and charges what is in doubt.
 ///
 /// In the same boot the kernel has kept every record: what is open was open when the process died, and is
-/// charged as one request each. In another boot any record may be missing: the whole grant is charged,
+/// charged as it was reserved. In another boot any record may be missing: whatever was granted is charged,
 /// unless the process had ended in order.
-pub(super) fn recover(setup: &Setup, head: &Head, rows: Vec<Row>, now: i64) -> Result<Recovered, OpenError> {
+pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> Result<Recovered, OpenError> {
     let dir = setup.dir.as_path();
     let same_boot = !setup.boot.is_empty() && head.boot == setup.boot;
     let tail = if same_boot { Tail::Kept } else { Tail::Lost };
     let numbers = segment::numbers(dir).map_err(io_at(dir))?;
     let last_segment = numbers.last().copied().unwrap_or_default().max(head.segment);
-    let before: HashMap<Subject, Row> = rows.iter().map(|row| (row.subject.clone(), row.clone())).collect();
-    let mut replay = Replay::over(rows, now);
+    let mut book = Book::new(Grants::Needed);
+    kept.owners.iter().for_each(|owner| book.restore(owner));
+    let mut replay = Replay { book, places: HashMap::new(), now_ms };
     for number in head.segment..=last_segment {
         let file = segment::path(dir, number);
         if !numbers.contains(&number) {
             return Err(OpenError::Damaged { file, what: "it is missing".to_owned() });
         }
-        replay.slots.clear();
+        replay.places.clear();
         let mut nameless = false;
-        segment::read(dir, number, tail, |record| nameless |= !replay.apply(record))
+        segment::read(dir, number, tail, |record| nameless |= replay.apply(&record).is_none())
             .map_err(|why| unreadable(file.clone(), why))?;
         if nameless && tail == Tail::Kept {
-            return Err(OpenError::Damaged { file, what: "it uses a slot that it does not name".to_owned() });
+            return Err(OpenError::Damaged {
+                file,
+                what: "it uses a place that it does not name".to_owned(),
+            });
         }
     }
-    let rows = replay.charged(same_boot || head.clean);
-    let changed = rows.iter().filter(|row| before.get(&row.subject) != Some(row)).cloned().collect();
-    Ok(Recovered { rows, changed, last_segment })
+    let (mut book, records_are_whole) = (replay.book, same_boot || head.clean);
+    for (subject, saved) in &kept.grants {
+        book.restore_grant(subject, saved, records_are_whole);
+    }
+    if records_are_whole {
+        book.charge_open();
+    } else {
+        book.charge_grants(now_ms);
+    }
+    Ok(Recovered { book, last_segment })
 }
 
 /// What to start from where there is no redb file.
@@ -73,58 +79,36 @@ pub(super) fn nothing_there(dir: &Path) -> Result<Recovered, OpenError> {
         }
     }
     let last_segment = numbers.last().copied().unwrap_or_default();
-    Ok(Recovered { rows: Vec::new(), changed: Vec::new(), last_segment })
+    Ok(Recovered { book: Book::new(Grants::Needed), last_segment })
 }
 
 impl Replay {
-    fn over(rows: Vec<Row>, now: i64) -> Self {
-        let places = rows.iter().enumerate().map(|(at, row)| (row.subject.clone(), at)).collect();
-        Self { rows, places, slots: HashMap::new(), now }
-    }
-
-    /// Whether the record's slot is known.
-    fn apply(&mut self, record: Record) -> bool {
+    /// Nothing when the segment uses a meter that it has not named.
+    fn apply(&mut self, record: &Record) -> Option<()> {
         match record {
-            Record::Name { slot, subject } => {
-                let at = self.place(subject);
-                self.slots.insert(slot, at);
-                true
+            Record::Meter { place, unit, window, subject } => {
+                let meter = self.book.meter_of(subject, *unit, window);
+                self.places.insert(*place, meter);
             }
-            Record::Reserve { slot } => self.change(slot, |row| row.open = row.open.saturating_add(1)),
-            Record::Release { slot } => self.change(slot, |row| row.open = row.open.saturating_sub(1)),
-            Record::Settle { slot, tokens } => self.change(slot, |row| {
-                row.open = row.open.saturating_sub(1);
-                row.settled = row.settled.saturating_add(1);
-                row.tokens = row.tokens.plus(&tokens);
-            }),
+            Record::Period { place, start_ms } => {
+                self.book.replay_period(*self.places.get(place)?, *start_ms);
+            }
+            Record::Reserve { taken } => {
+                for (place, amount) in taken {
+                    self.book.replay_take(*self.places.get(place)?, *amount, self.now_ms);
+                }
+            }
+            Record::End { spent, ended } => {
+                for ended in ended {
+                    let mut ended = *ended;
+                    ended.taken.meter = *self.places.get(&ended.taken.meter)?;
+                    self.book.replay_end(&ended);
+                }
+                if let Some((caller, spent)) = spent {
+                    self.book.replay_spent(*self.places.get(caller)?, spent);
+                }
+            }
         }
-    }
-
-    fn change(&mut self, slot: u32, how: impl FnOnce(&mut Row)) -> bool {
-        let at = self.slots.get(&slot).copied();
-        let Some(row) = at.and_then(|at| self.rows.get_mut(at)) else { return false };
-        how(row);
-        row.last_seen = row.last_seen.max(self.now);
-        true
-    }
-
-    fn place(&mut self, subject: Subject) -> usize {
-        if let Some(at) = self.places.get(&subject) {
-            return *at;
-        }
-        let at = self.rows.len();
-        self.places.insert(subject.clone(), at);
-        let tokens = Usage::default();
-        self.rows.push(Row { subject, settled: 0, open: 0, granted: 0, tokens, last_seen: self.now });
-        at
-    }
-
-    fn charged(self, journal_is_whole: bool) -> Vec<Row> {
-        let charge = |row: Row| {
-            let balance = Balance::restored(row.settled, row.open, row.granted);
-            let balance = if journal_is_whole { balance.after_crash() } else { balance.after_power_cut() };
-            Row { settled: balance.settled(), open: 0, granted: balance.granted(), ..row }
-        };
-        self.rows.into_iter().map(charge).collect()
+        Some(())
     }
 }

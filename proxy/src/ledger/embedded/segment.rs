@@ -4,6 +4,7 @@
 //! survives the death of the process, not the loss of power. What a power cut may lose is covered by
 //! grants.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::record::{self, FRAME_BYTES, Found, MAX_PAYLOAD_BYTES, Record};
 
 const MAGIC: &[u8; 8] = b"la-jrnl\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 8 + 4 + 8;
 
 /// The segment that is being written.
@@ -142,9 +143,13 @@ pub(super) fn read(
 ) -> Result<(), Unreadable> {
     let bytes = std::fs::read(path(dir, number)).map_err(Unreadable::Io)?;
     let mut at = check_header(&bytes, number)?;
+    let mut periods: HashMap<u32, u64> = HashMap::new();
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        match record::read(number, rest) {
+        match record::read(number, rest, |place| periods.get(&place).copied().unwrap_or_default()) {
             Found::Record(record, len) => {
+                if let Record::Period { place, start_ms } = record {
+                    periods.insert(place, start_ms);
+                }
                 each(record);
                 at += len;
             }
@@ -163,7 +168,8 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Whether `rest` is one record that was being written when the process died: short, and nothing after it.
 fn is_torn(number: u64, rest: &[u8]) -> bool {
     let short = rest.len() < FRAME_BYTES + MAX_PAYLOAD_BYTES;
-    let follows = |from: usize| rest.get(from..).is_some_and(|r| record::read(number, r) != Found::Nothing);
+    let is_sound = |bytes: &[u8]| record::read(number, bytes, |_| u64::MAX) != Found::Nothing;
+    let follows = |from: usize| rest.get(from..).is_some_and(is_sound);
     short && !(1..rest.len()).any(follows)
 }
 

@@ -1,4 +1,4 @@
-//! The durable half: a redb file with the grants, and the totals of the last checkpoint.
+//! The durable half: a redb file with everybody as of the last checkpoint, and the grants since.
 //!
 //! Every commit is synced before it returns. After a failed one the file's handle is never used again:
 //! [`Store::replace`] writes a new file from memory and renames it into place, because the kernel forgets
@@ -8,12 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use la_core::budget::{Grant, SavedMeter, SavedOwner};
 use la_core::id::Subject;
-use la_core::usage::Usage;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::segment::sync_dir;
-use crate::ledger::book::{Grant, Row};
 
 /// The file's name.
 pub(super) const FILE: &str = "ledger.redb";
@@ -21,16 +20,18 @@ pub(super) const FILE: &str = "ledger.redb";
 /// The name under which a replacement is written.
 const NEW_FILE: &str = "ledger.redb.new";
 
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Page cache in bytes. All accounts are in memory anyway; this only serves commits.
 const CACHE_BYTES: usize = 256 * 1024;
 
-/// Settled, open, last seen; then input, cache-write, cache-read and output tokens.
-type Totals = (u64, u64, i64, u64, u64, u64, u64);
+/// Owners by subject, as JSON.
+const OWNERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owners");
 
-const GRANTS: TableDefinition<'_, &str, u64> = TableDefinition::new("grants");
-const TOTALS: TableDefinition<'_, &str, Totals> = TableDefinition::new("totals");
+/// Meters as they were when they were last granted, as JSON, by subject and [`meter_name`]. One that is here
+/// was granted after its owner was written.
+const GRANTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("meters granted");
+
 const HEAD: TableDefinition<'_, &str, u64> = TableDefinition::new("head");
 const BOOT: TableDefinition<'_, &str, &str> = TableDefinition::new("boot");
 
@@ -50,6 +51,15 @@ pub(super) struct Head {
     pub(super) boot: String,
 }
 
+/// What the file holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept {
+    /// Everybody as of the checkpoint that wrote them last.
+    pub(super) owners: Vec<SavedOwner>,
+    /// Meters that were granted since.
+    pub(super) grants: Vec<(Subject, SavedMeter)>,
+}
+
 /// Why the file cannot be opened.
 #[derive(Debug)]
 pub(super) enum Unusable {
@@ -61,7 +71,7 @@ pub(super) enum Unusable {
 
 impl Store {
     /// Opens the file in `dir` and reads all of it, every checksum verified.
-    pub(super) fn open(dir: &Path) -> Result<(Self, Head, Vec<Row>), Unusable> {
+    pub(super) fn open(dir: &Path) -> Result<(Self, Head, Kept), Unusable> {
         let path = dir.join(FILE);
         if fs::metadata(&path).map_err(Unusable::Io)?.len() == 0 {
             return Err(Unusable::Damaged("it is empty".to_owned()));
@@ -69,12 +79,12 @@ impl Store {
         let mut builder = Database::builder();
         let database = builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).open(&path)?;
         let store = Self { database };
-        let (head, rows) = store.read()?;
-        Ok((store, head, rows))
+        let (head, kept) = store.read()?;
+        Ok((store, head, kept))
     }
 
     /// Writes a new file with all rows and renames it into place. On an error the old file is as it was.
-    pub(super) fn replace(dir: &Path, head: &Head, rows: &[Row]) -> Result<Self, redb::Error> {
+    pub(super) fn replace(dir: &Path, head: &Head, rows: &[SavedOwner]) -> Result<Self, redb::Error> {
         let new = dir.join(NEW_FILE);
         // Emptied through a fresh file: whatever an earlier attempt left may have failed to sync.
         match fs::remove_file(&new) {
@@ -94,30 +104,33 @@ impl Store {
         {
             let mut table = write.open_table(GRANTS)?;
             for grant in grants {
-                table.insert(grant.subject.as_str(), grant.granted)?;
+                let name = meter_name(&grant.saved);
+                table.insert((grant.owner.as_str(), name.as_str()), json(&grant.saved)?.as_slice())?;
             }
         }
         Ok(write.commit()?)
     }
 
-    /// Writes a checkpoint down: rows that changed, subjects to forget, and from which segment to replay.
+    /// Writes a checkpoint down: owners that changed, subjects to forget, and from which segment to replay.
     pub(super) fn checkpoint(
         &self,
         head: &Head,
-        rows: &[Row],
+        rows: &[SavedOwner],
         forget: &[Subject],
     ) -> Result<(), redb::Error> {
         let write = self.database.begin_write()?;
         {
             let mut grants = write.open_table(GRANTS)?;
-            let mut totals = write.open_table(TOTALS)?;
+            let mut owners = write.open_table(OWNERS)?;
+            for subject in forget.iter().chain(rows.iter().map(|row| &row.subject)) {
+                // Their grants are in the rows, or go with them.
+                grants.retain_in(all_of(subject), |_, _| false)?;
+            }
             for subject in forget {
-                grants.remove(subject.as_str())?;
-                totals.remove(subject.as_str())?;
+                owners.remove(subject.as_str())?;
             }
             for row in rows {
-                grants.insert(row.subject.as_str(), row.granted)?;
-                totals.insert(row.subject.as_str(), totals_of(row))?;
+                owners.insert(row.subject.as_str(), json(row)?.as_slice())?;
             }
             let mut numbers = write.open_table(HEAD)?;
             numbers.insert("format", FORMAT)?;
@@ -128,7 +141,7 @@ impl Store {
         Ok(write.commit()?)
     }
 
-    fn read(&self) -> Result<(Head, Vec<Row>), Unusable> {
+    fn read(&self) -> Result<(Head, Kept), Unusable> {
         let read = self.database.begin_read().map_err(unusable)?;
         let numbers = read.open_table(HEAD).map_err(unusable)?;
         let number = |name: &str| -> Result<u64, Unusable> {
@@ -143,16 +156,19 @@ impl Store {
         let boot = boot.map(|boot| boot.value().to_owned()).unwrap_or_default();
         let head = Head { segment: number("segment")?, clean: number("clean")? == 1, boot };
 
-        let grants = read.open_table(GRANTS).map_err(unusable)?;
-        let totals = read.open_table(TOTALS).map_err(unusable)?;
-        let mut rows = Vec::new();
-        for grant in grants.iter().map_err(unusable)? {
-            let (subject, granted) = grant.map_err(unusable)?;
-            let subject = subject.value().to_owned();
-            let found = totals.get(subject.as_str()).map_err(unusable)?.map(|found| found.value());
-            rows.push(row(subject, granted.value(), found.unwrap_or_default())?);
+        let owners = read.open_table(OWNERS).map_err(unusable)?;
+        let mut kept = Kept::default();
+        for owner in owners.iter().map_err(unusable)? {
+            kept.owners.push(parsed(owner.map_err(unusable)?.1.value())?);
         }
-        Ok((head, rows))
+        let grants = read.open_table(GRANTS).map_err(unusable)?;
+        for grant in grants.iter().map_err(unusable)? {
+            let (key, saved) = grant.map_err(unusable)?;
+            let subject = Subject::try_from(key.value().0.to_owned());
+            let subject = subject.map_err(|e| Unusable::Damaged(format!("a subject {e}")))?;
+            kept.grants.push((subject, parsed(saved.value())?));
+        }
+        Ok((head, kept))
     }
 }
 
@@ -161,18 +177,22 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join(FILE)
 }
 
-fn totals_of(row: &Row) -> Totals {
-    let tokens = &row.tokens;
-    let (write, read) = (tokens.cache_write_tokens, tokens.cache_read_tokens);
-    (row.settled, row.open, row.last_seen, tokens.input_tokens, write, read, tokens.output_tokens)
+/// What a meter is called among its owner's.
+fn meter_name(meter: &SavedMeter) -> String {
+    format!("{} {}", meter.unit, meter.window)
 }
 
-fn row(subject: String, granted: u64, totals: Totals) -> Result<Row, Unusable> {
-    let (settled, open, last_seen, input_tokens, cache_write_tokens, cache_read_tokens, output_tokens) =
-        totals;
-    let subject = Subject::try_from(subject).map_err(|e| Unusable::Damaged(format!("a subject {e}")))?;
-    let tokens = Usage { input_tokens, cache_write_tokens, cache_read_tokens, output_tokens };
-    Ok(Row { subject, settled, open, granted, tokens, last_seen })
+/// The keys of all of an owner's grants: names of meters are letters and come before this.
+fn all_of(subject: &Subject) -> std::ops::Range<(&str, &str)> {
+    (subject.as_str(), "")..(subject.as_str(), "~")
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, redb::Error> {
+    serde_json::to_vec(value).map_err(|error| redb::Error::Io(error.into()))
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Unusable> {
+    serde_json::from_slice(bytes).map_err(|error| Unusable::Damaged(format!("a row of it: {error}")))
 }
 
 impl From<DatabaseError> for Unusable {

@@ -24,7 +24,7 @@ fn journal_cut_at_any_byte_gives_what_was_recorded_before_it() {
             0 | 1 | 3 => held.push(reserve(&ledger, "a", Some(40)).unwrap()),
             _ if round % 8 == 2 => held.remove(0).release(),
             _ => {
-                held.remove(0).settle(tokens(round * 1000));
+                held.remove(0).settle(&spent(round * 1000));
                 settled += 1;
             }
         }
@@ -35,7 +35,7 @@ fn journal_cut_at_any_byte_gives_what_was_recorded_before_it() {
         });
     }
     let files = image(dir.path());
-    let (_store, head, rows) = store::Store::open(files.path()).ok().unwrap();
+    let (_store, head, kept) = store::Store::open(files.path()).ok().unwrap();
     let journal = files.path().join("journal-1.log");
     let whole = std::fs::read(&journal).unwrap();
     for end in 20..=whole.len() {
@@ -43,9 +43,10 @@ fn journal_cut_at_any_byte_gives_what_was_recorded_before_it() {
         let known = marks.iter().rev().find(|mark| mark.len_bytes <= end as u64);
         let (least, taken) = known.map_or((0, 0), |mark| (mark.settled, mark.taken));
         for (what, setup) in [("kill", setup(files.path())), ("power cut", after_power_cut(files.path()))] {
-            let recovered = recover::recover(&setup, &head, rows.clone(), NOW).unwrap();
-            let counted = recovered.rows.iter().map(|row| row.settled).sum::<u64>();
-            assert!(recovered.rows.iter().all(|row| row.open == 0), "{what} at {end}");
+            let book = recover::recover(&setup, &head, &kept, NOW_MS).unwrap().book;
+            let used = book.used(&subject("a")).unwrap_or_default();
+            let counted = used.requests;
+            assert_eq!(used.open, 0, "{what} at {end}");
             assert!((least..=40).contains(&counted), "{what} at {end}: {counted}, but {least} were settled");
             if what == "kill" {
                 assert_eq!(counted, taken, "{what} at {end}: what was taken is charged, and nothing else");
@@ -85,10 +86,10 @@ fn crash_between_any_two_steps_loses_nothing_and_gives_nothing_away() {
         known.started.fetch_add(1, Ordering::SeqCst);
         match reserve(&ledger, "a", Some(limit)) {
             Ok(reservation) => {
-                reservation.settle(tokens(1));
+                reservation.settle(&spent(1));
                 known.ended.fetch_add(1, Ordering::SeqCst);
             }
-            Err(ReserveError::Exhausted { .. }) => break,
+            Err(ReserveError::Refused(_)) => break,
             Err(other) => panic!("{other}"),
         }
     }
@@ -113,7 +114,7 @@ fn crash_between_any_two_steps_loses_nothing_and_gives_nothing_away() {
         // Going on from here never passes the limit.
         let mut more = 0;
         while let Ok(reservation) = reserve(&killed, "a", Some(limit)) {
-            reservation.settle(tokens(1));
+            reservation.settle(&spent(1));
             more += 1;
         }
         assert_eq!(counted + more, limit, "{step:?}");
@@ -136,7 +137,7 @@ fn power_cut_between_any_two_steps_never_gives_anything_away() {
     };
     let ledger = open(Setup { segment_bytes: 400, probe, ..setup(dir.path()) }).unwrap();
     for _ in 0..600 {
-        reserve(&ledger, "a", Some(10_000)).unwrap().settle(tokens(1));
+        reserve(&ledger, "a", Some(10_000)).unwrap().settle(&spent(1));
         ended.fetch_add(1, Ordering::SeqCst);
     }
     drop(ledger);

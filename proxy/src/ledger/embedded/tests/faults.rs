@@ -37,7 +37,7 @@ fn full_disk_stops_reservations_and_ends_without_a_restart() {
     assert!(ledger.health().is_err());
     assert_eq!(used(&ledger, "a"), (5, 2), "a refusal changes nothing");
     let [settled, released] = held;
-    settled.settle(tokens(1));
+    settled.settle(&spent(1));
     released.release();
     assert_eq!(used(&ledger, "a"), (6, 0));
     let killed = open(setup(image(dir.path()).path())).unwrap();
@@ -81,7 +81,7 @@ fn failure_of_any_step_refuses_and_then_recovers() {
             }
             match reserve(&ledger, "a", Some(400)) {
                 Ok(reservation) => {
-                    reservation.settle(tokens(1));
+                    reservation.settle(&spent(1));
                     settled += 1;
                 }
                 Err(ReserveError::Unavailable(why)) => {

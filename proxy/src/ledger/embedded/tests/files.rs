@@ -40,7 +40,7 @@ fn power_cut_charges_the_grant_and_no_more_than_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(setup(dir.path())).unwrap();
     for _ in 0..5 {
-        reserve(&ledger, "small", Some(20)).unwrap().settle(tokens(1));
+        reserve(&ledger, "small", Some(20)).unwrap().settle(&spent(1));
     }
     spend(&ledger, "large", 5);
     let cut = image(dir.path());
@@ -63,7 +63,7 @@ fn settling_after_the_close_is_not_lost() {
     let late = [reserve(&ledger, "a", None).unwrap(), reserve(&ledger, "a", None).unwrap()];
     ledger.close().unwrap();
     let [settled, released] = late;
-    settled.settle(tokens(7));
+    settled.settle(&spent(7));
     released.release();
     let ledger = open(setup(image(dir.path()).path())).unwrap();
     assert_eq!(ledger.usage(&subject("a")), Some(Use { settled: 1, open: 0, tokens: tokens(7) }));
@@ -157,10 +157,10 @@ fn file_of_a_later_format_is_refused_as_such() {
     drop(open(setup(dir.path())).unwrap());
     let journal = dir.path().join("journal-1.log");
     let mut bytes = std::fs::read(&journal).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     std::fs::write(&journal, bytes).unwrap();
     let refused = open(setup(dir.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Format { found: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Format { found: 3, .. }), "{refused}");
 }
 
 /// A flipped bit is found, or is where nothing is stored: never a panic, never a lower count.

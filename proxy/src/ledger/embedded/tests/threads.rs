@@ -21,7 +21,8 @@ fn hammer(ledger: &Arc<Ledger>, limit: u64) -> (u64, u64) {
                         (Arc::clone(&ledger), Arc::clone(&settled), Arc::clone(&dropped));
                     local.spawn_local(async move {
                         for round in task.. {
-                            let Ok(reservation) = ledger.reserve(&subject("a"), Some(limit), NOW).await
+                            let Ok(reservation) =
+                                ledger.reserve_request(&subject("a"), Some(limit), NOW).await
                             else {
                                 return;
                             };
@@ -33,7 +34,7 @@ fn hammer(ledger: &Arc<Ledger>, limit: u64) -> (u64, u64) {
                                     dropped.fetch_add(1, Ordering::Relaxed);
                                 }
                                 _ => {
-                                    reservation.settle(tokens(2));
+                                    reservation.settle(&spent(2));
                                     settled.fetch_add(1, Ordering::Relaxed);
                                 }
                             }
@@ -52,7 +53,7 @@ fn hammer(ledger: &Arc<Ledger>, limit: u64) -> (u64, u64) {
 fn take_rest(ledger: &Ledger, limit: u64) -> u64 {
     let mut rest = 0;
     while let Ok(reservation) = reserve(ledger, "a", Some(limit)) {
-        reservation.settle(tokens(2));
+        reservation.settle(&spent(2));
         rest += 1;
     }
     rest
@@ -79,7 +80,7 @@ fn threads_together_spend_exactly_the_limit() {
             assert_eq!(used(&ledger, "a"), (20_000, 0));
             assert!(matches!(
                 reserve(&ledger, "a", Some(20_000)),
-                Err(ReserveError::Exhausted { limit: 20_000, .. })
+                Err(ReserveError::Refused(why)) if why.limit == 20_000
             ));
         }
     }

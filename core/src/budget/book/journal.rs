@@ -1,0 +1,133 @@
+//! What a journal writes down of a book, and how a book is made of a journal again.
+
+use super::{Amounts, Book, Cover, HoldId, Spent, share};
+use crate::amount::Unit;
+use crate::budget::{SavedMeter, Window};
+use crate::id::Subject;
+
+/// What a request has taken of one meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The meter's place.
+    pub meter: u32,
+    /// The beginning of the period it was taken in, in Unix milliseconds.
+    pub start_ms: u64,
+    /// How much.
+    pub amount: u64,
+}
+
+/// What the end of a request does to one meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// What was held.
+    pub taken: Taken,
+    /// What of it is charged.
+    pub charged: u64,
+}
+
+impl Book {
+    /// What `amounts` have just taken under `cover`.
+    pub fn taken(&self, cover: &Cover, amounts: &Amounts) -> impl Iterator<Item = Taken> {
+        cover.lines.iter().filter_map(|line| {
+            let (start_ms, amount) = (self.meters.get(line.meter)?.start_ms(), amounts.of(line.unit));
+            (amount > 0).then_some(Taken { meter: line.meter, start_ms, amount })
+        })
+    }
+
+    /// What ending a hold, charged as `spent` or not at all, will do to meters that still count it.
+    pub fn ending(&self, hold: HoldId, spent: Option<&Amounts>) -> impl Iterator<Item = Ended> {
+        let parts = self.open_hold(hold).map_or(&[][..], |hold| &hold.parts);
+        parts.iter().enumerate().filter_map(move |(index, part)| {
+            let meter = self.meters.get(part.meter)?;
+            let charged = spent.map_or(0, |spent| share(parts, index, spent.of(meter.unit)));
+            let counts = meter.counts(part.start_ms) && part.amount.max(charged) > 0;
+            counts.then_some(Ended { taken: *part, charged })
+        })
+    }
+
+    /// The caller of an open hold, by the place of the meter that counts all of its requests.
+    pub fn caller(&self, hold: HoldId) -> Option<u32> {
+        self.open_hold(hold)?.parts.first().map(|part| part.meter)
+    }
+
+    /// What a meter counts, and when the period began that it is in.
+    pub fn meter_at(&self, place: u32) -> Option<(&Subject, Unit, &Window, u64)> {
+        let meter = self.meters.get(place)?;
+        let owner = self.owners.get(meter.owner)?;
+        Some((&owner.subject, meter.unit, &self.clocks.get(meter.clock)?.window, meter.start_ms()))
+    }
+
+    /// The place of a meter; a new one when there is none.
+    pub fn meter_of(&mut self, subject: &Subject, unit: Unit, window: &Window) -> u32 {
+        let owner = self.owner(subject);
+        self.meter(owner, unit, window)
+    }
+
+    /// Puts a meter into the period that begins at `start_ms`. False when there is no such meter.
+    pub fn replay_period(&mut self, place: u32, start_ms: u64) -> bool {
+        self.meters.get_mut(place).map(|meter| meter.begin(start_ms)).is_some()
+    }
+
+    /// Takes an amount as a journal says, for an owner who is in use at `now_ms`. False when there is no such
+    /// meter.
+    pub fn replay_take(&mut self, place: u32, amount: u64, now_ms: u64) -> bool {
+        let Some(meter) = self.meters.get_mut(place) else { return false };
+        meter.take(amount);
+        if let Some(owner) = self.owners.get_mut(meter.owner) {
+            owner.last_seen_ms = owner.last_seen_ms.max(now_ms);
+            owner.changed = true;
+        }
+        true
+    }
+
+    /// Ends what was taken as a journal says. False when there is no such meter.
+    pub fn replay_end(&mut self, ended: &Ended) -> bool {
+        let Taken { meter, start_ms, amount } = ended.taken;
+        let Some(meter) = self.meters.get_mut(meter) else { return false };
+        meter.end(start_ms, amount, ended.charged);
+        if let Some(owner) = self.owners.get_mut(meter.owner) {
+            owner.changed = true;
+        }
+        true
+    }
+
+    /// Adds to the reports of a meter's owner. False when there is no such meter.
+    pub fn replay_spent(&mut self, place: u32, spent: &Spent) -> bool {
+        let owner = self.meters.get(place).map(|meter| meter.owner);
+        owner.and_then(|owner| self.owners.get_mut(owner)).map(|owner| owner.spend(spent)).is_some()
+    }
+
+    /// Takes over the last grant of a meter, which was written down after the meter was. When records were
+    /// lost, the meter is at least as it was when the grant was made.
+    pub fn restore_grant(&mut self, subject: &Subject, saved: &SavedMeter, records_are_whole: bool) {
+        let place = self.meter_of(subject, saved.unit, &saved.window);
+        if let Some(meter) = self.meters.get_mut(place) {
+            meter.restore_grant(saved, records_are_whole);
+        }
+    }
+
+    /// Charges what was open when a process died whose every record was kept.
+    pub fn charge_open(&mut self) {
+        for (_, meter) in self.meters.iter_mut() {
+            if meter.balance().open() > 0 {
+                meter.charge_open();
+                if let Some(owner) = self.owners.get_mut(meter.owner) {
+                    owner.changed = true;
+                }
+            }
+        }
+    }
+
+    /// Charges all that was granted and may have been spent when power was lost, in the periods it was granted
+    /// for. `now_ms` is when the book is opened again.
+    pub fn charge_grants(&mut self, now_ms: u64) {
+        for (_, meter) in self.meters.iter_mut() {
+            let Some(clock) = self.clocks.get(meter.clock) else { continue };
+            if meter.charge_grant(&clock.window, now_ms)
+                && let Some(owner) = self.owners.get_mut(meter.owner)
+            {
+                owner.changed = true;
+            }
+        }
+    }
+}
