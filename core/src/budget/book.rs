@@ -320,6 +320,9 @@ impl Book {
             let Some(meter) = self.meters.get_mut(part.meter) else { continue };
             let charged = spent.map_or(0, |spent| share(&hold.parts, index, spent.of(meter.unit)));
             meter.end(part.start_ms, part.amount, charged);
+            if charged > part.amount && meter.wants_cover() {
+                self.queue.push(part.meter);
+            }
         }
         let steady_ms = self.time.steady_ms();
         for part in &hold.rates {

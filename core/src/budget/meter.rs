@@ -246,6 +246,14 @@ impl Meter {
         wants
     }
 
+    /// As [`Meter::starts_wanting`], after more was charged than was held: the grant must cover it too.
+    pub(super) fn wants_cover(&mut self) -> bool {
+        let is_short = self.balance.taken() > self.balance.granted() && self.pace.granted_at_ms > 0;
+        let wants = is_short && !self.queued;
+        self.queued |= wants;
+        wants
+    }
+
     /// The grant to be written down next. Nobody asks for another until that is decided.
     pub(super) fn next_grant(&mut self, window: &Window, now_ms: u64) -> Option<SavedMeter> {
         let lasted_ms = now_ms.saturating_sub(self.pace.granted_at_ms);

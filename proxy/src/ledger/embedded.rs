@@ -16,6 +16,7 @@ use recover::Recovered;
 use segment::{Segment, Unreadable};
 use store::{Head, Store, Unusable};
 
+mod earlier;
 mod keeper;
 pub(super) mod record;
 mod recover;
@@ -67,7 +68,11 @@ pub enum OpenError {
         what: String,
     },
     /// A file is of a format that this program does not know.
-    #[error("{} has format {found}, which this la-router does not know; use the one that wrote it", .file.display())]
+    #[error(
+        "{} has format {found}, which this la-router cannot read; if an earlier one wrote it, start and stop \
+         that one first, so that it ends in order; if a later one did, use that one",
+        .file.display()
+    )]
     Format {
         /// The file.
         file: PathBuf,
@@ -128,7 +133,7 @@ fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), O
     let head = Head { segment: number, clean: false, boot: setup.boot.clone() };
     let store = match store {
         Some(store) => store.checkpoint(&head, &book.save(false), &[]).map(|()| store),
-        None => Store::replace(dir, &head, &[]),
+        None => Store::replace(dir, &head, &book.save(true)),
     };
     let store =
         store.map_err(|error| OpenError::Io { path: store::path(dir), source: io::Error::other(error) })?;
@@ -141,12 +146,12 @@ fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), O
     Ok((shared, thread.map_err(io_at(&path))?))
 }
 
-/// Reads what is there. No store means that there is no ledger yet.
+/// Reads what is there. No store means that there is no ledger yet, or one that must be written anew.
 fn load(setup: &Setup, now_ms: u64) -> Result<(Option<Store>, Recovered), OpenError> {
     let dir = setup.dir.as_path();
     let file = store::path(dir);
     match Store::open(dir) {
-        Ok((store, head, kept)) => Ok((Some(store), recover::recover(setup, &head, &kept, now_ms)?)),
+        Ok((store, head, kept)) => Ok((store, recover::recover(setup, &head, &kept, now_ms)?)),
         Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
             Ok((None, recover::nothing_there(dir)?))
         }

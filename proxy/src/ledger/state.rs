@@ -142,6 +142,7 @@ impl State {
                 Settled::default()
             }
         };
+        self.wake |= self.segment.is_some() && self.book.wants_grants();
         let _ = self.write();
         settled
     }

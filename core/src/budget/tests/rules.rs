@@ -267,6 +267,22 @@ fn grants_come_before_use_in_every_unit_and_die_with_their_window() {
 }
 
 #[test]
+fn use_beyond_the_grant_asks_for_a_grant_that_covers_it() {
+    let mut book = Book::new(Grants::Needed);
+    let (owner, budgets) = (&subject("a"), &[budget(Unit::Tokens, 1_000, "lifetime")]);
+    let cover = book.cover(&[Covering { owner, budgets, rates: &[], concurrency: None }]);
+    assert_eq!(book.reserve(&cover, &tokens(100), NOW_MS), Err(Denied::NotGranted));
+    let grants = book.next_grants();
+    book.grant(&grants);
+    let hold = take(&mut book, &cover, tokens(100), NOW_MS);
+    book.settle(hold, &spent(tokens(2_000))).unwrap();
+    let grants = book.next_grants();
+    assert_eq!(grants.iter().map(|grant| grant.saved.granted).collect::<Vec<_>>(), [2_000]);
+    book.grant(&grants);
+    assert!(!book.wants_grants());
+}
+
+#[test]
 fn whoever_is_forgotten_makes_old_covers_stale() {
     let budgets = [budget(Unit::Requests, 3, "Day@UTC"), budget(Unit::Tokens, 9, "lifetime")];
     let (mut book, cover) = alone(&budgets);

@@ -13,6 +13,9 @@ use super::record::{self, FRAME_BYTES, Found, MAX_PAYLOAD_BYTES, Record};
 
 const MAGIC: &[u8; 8] = b"la-jrnl\0";
 const VERSION: u32 = 2;
+
+/// Its header is the same; its records are not.
+const EARLIER_VERSION: u32 = 1;
 const HEADER_BYTES: usize = 8 + 4 + 8;
 
 /// The segment that is being written.
@@ -190,6 +193,7 @@ fn check_header(bytes: &[u8], number: u64) -> Result<usize, Unreadable> {
     }
     match u32::from_le_bytes(*version) {
         VERSION => Ok(HEADER_BYTES),
+        EARLIER_VERSION if bytes.len() == HEADER_BYTES => Ok(HEADER_BYTES),
         version => Err(Unreadable::Version(version)),
     }
 }

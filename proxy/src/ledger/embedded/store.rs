@@ -12,6 +12,7 @@ use la_core::budget::{Grant, SavedMeter, SavedOwner};
 use la_core::id::Subject;
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
+use super::earlier;
 use super::segment::sync_dir;
 
 /// The file's name.
@@ -21,6 +22,9 @@ pub(super) const FILE: &str = "ledger.redb";
 const NEW_FILE: &str = "ledger.redb.new";
 
 const FORMAT: u64 = 2;
+
+/// See [`earlier`].
+const EARLIER_FORMAT: u64 = 1;
 
 /// Page cache in bytes. All accounts are in memory anyway; this only serves commits.
 const CACHE_BYTES: usize = 256 * 1024;
@@ -70,8 +74,9 @@ pub(super) enum Unusable {
 }
 
 impl Store {
-    /// Opens the file in `dir` and reads all of it, every checksum verified.
-    pub(super) fn open(dir: &Path) -> Result<(Self, Head, Kept), Unusable> {
+    /// Opens the file in `dir` and reads all of it, every checksum verified. No store means that it is of an
+    /// earlier format and must be written anew.
+    pub(super) fn open(dir: &Path) -> Result<(Option<Self>, Head, Kept), Unusable> {
         let path = dir.join(FILE);
         if fs::metadata(&path).map_err(Unusable::Io)?.len() == 0 {
             return Err(Unusable::Damaged("it is empty".to_owned()));
@@ -79,8 +84,8 @@ impl Store {
         let mut builder = Database::builder();
         let database = builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).open(&path)?;
         let store = Self { database };
-        let (head, kept) = store.read()?;
-        Ok((store, head, kept))
+        let (format, head, kept) = store.read()?;
+        Ok(((format == FORMAT).then_some(store), head, kept))
     }
 
     /// Writes a new file with all rows and renames it into place. On an error the old file is as it was.
@@ -141,21 +146,23 @@ impl Store {
         Ok(write.commit()?)
     }
 
-    fn read(&self) -> Result<(Head, Kept), Unusable> {
+    fn read(&self) -> Result<(u64, Head, Kept), Unusable> {
         let read = self.database.begin_read().map_err(unusable)?;
         let numbers = read.open_table(HEAD).map_err(unusable)?;
         let number = |name: &str| -> Result<u64, Unusable> {
             let found = numbers.get(name).map_err(unusable)?;
             found.map(|found| found.value()).ok_or_else(|| Unusable::Damaged(format!("it has no {name}")))
         };
-        match number("format")? {
-            FORMAT => {}
-            other => return Err(Unusable::Format(other)),
+        let (format, clean) = (number("format")?, number("clean")? == 1);
+        if format != FORMAT && (format, clean) != (EARLIER_FORMAT, true) {
+            return Err(Unusable::Format(format));
         }
         let boot = read.open_table(BOOT).map_err(unusable)?.get("boot").map_err(unusable)?;
         let boot = boot.map(|boot| boot.value().to_owned()).unwrap_or_default();
-        let head = Head { segment: number("segment")?, clean: number("clean")? == 1, boot };
-
+        let head = Head { segment: number("segment")?, clean, boot };
+        if format == EARLIER_FORMAT {
+            return Ok((format, head, Kept { owners: earlier::owners(&read)?, grants: Vec::new() }));
+        }
         let owners = read.open_table(OWNERS).map_err(unusable)?;
         let mut kept = Kept::default();
         for owner in owners.iter().map_err(unusable)? {
@@ -168,7 +175,7 @@ impl Store {
             let subject = subject.map_err(|e| Unusable::Damaged(format!("a subject {e}")))?;
             kept.grants.push((subject, parsed(saved.value())?));
         }
-        Ok((head, kept))
+        Ok((format, head, kept))
     }
 }
 
@@ -206,7 +213,7 @@ impl From<DatabaseError> for Unusable {
 }
 
 /// What redb could not read is damaged, unless the operating system said otherwise.
-fn unusable(error: impl Into<redb::Error>) -> Unusable {
+pub(super) fn unusable(error: impl Into<redb::Error>) -> Unusable {
     match error.into() {
         redb::Error::Io(error)
             if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>

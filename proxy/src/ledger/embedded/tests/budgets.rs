@@ -16,7 +16,7 @@ const LIMITS: [(&str, Unit, u64, &str); 5] = [
     ("pool", Unit::Usd, 200_000_000, "rolling/1h"),
 ];
 
-fn budgets() -> Vec<Budget> {
+pub(super) fn budgets() -> Vec<Budget> {
     let budget = |(name, unit, limit, window): (&str, Unit, u64, &str)| {
         let (window, enforcement) = (window.parse().unwrap(), Enforcement::Hard);
         Budget { name: name.into(), unit, limit, window, enforcement }

@@ -1,6 +1,7 @@
 //! What the files hold over closes, kills and power cuts, and how broken ones are refused.
 
 use super::*;
+use crate::ledger::embedded::earlier;
 
 #[test]
 fn clean_close_is_exact_even_over_a_power_cut() {
@@ -161,6 +162,39 @@ fn file_of_a_later_format_is_refused_as_such() {
     std::fs::write(&journal, bytes).unwrap();
     let refused = open(setup(dir.path())).err().unwrap();
     assert!(matches!(refused, OpenError::Format { found: 3, .. }), "{refused}");
+}
+
+#[test]
+fn ledger_of_format_1_is_taken_over_when_it_ended_in_order() {
+    for boot in ["boot-1", "boot-2"] {
+        let dir = tempfile::tempdir().unwrap();
+        earlier::tests::write(dir.path(), subject("a").as_str(), true);
+        let ledger = open(Setup { boot: boot.to_owned(), ..setup(dir.path()) }).unwrap();
+        assert_eq!(used(&ledger, "a"), (9, 0));
+        assert_eq!(ledger.usage(&subject("a")).unwrap().tokens.cache_read_tokens, 30);
+        spend(&ledger, "a", 1);
+        drop(ledger);
+        let ledger = open(Setup { boot: boot.to_owned(), ..setup(dir.path()) }).unwrap();
+        assert_eq!(used(&ledger, "a"), (10, 0), "and it is of this format from then on");
+    }
+}
+
+#[test]
+fn ledger_of_format_1_that_was_killed_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    earlier::tests::write(dir.path(), subject("a").as_str(), false);
+    let refused = open(setup(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Format { found: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("start and stop that one first"), "{refused}");
+
+    let dir = tempfile::tempdir().unwrap();
+    earlier::tests::write(dir.path(), subject("a").as_str(), true);
+    let journal = dir.path().join("journal-3.log");
+    let late = [std::fs::read(&journal).unwrap(), b"a record".to_vec()].concat();
+    std::fs::write(&journal, late).unwrap();
+    let refused = open(setup(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Format { found: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("journal-3.log"), "{refused}");
 }
 
 /// A flipped bit is found, or is where nothing is stored: never a panic, never a lower count.

@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
+use la_core::amount::Amounts;
+use la_core::budget::{Budget, Covering, Spent};
+
 use super::*;
+use crate::ledger::Demand;
 
 #[test]
 #[ignore = "a measurement, not a proof"]
@@ -34,4 +38,42 @@ fn reserve_and_settle_take_a_few_microseconds() {
     let closing = Instant::now();
     ledger.close().unwrap();
     println!("closed in {:?}", closing.elapsed());
+}
+
+/// Resident memory in KiB.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+#[ignore = "a measurement, not a proof"]
+#[expect(clippy::disallowed_methods, reason = "measures")]
+fn four_budgets_of_ten_thousand_tokens_take_a_few_megabytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    let budgets = super::budgets::budgets();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let amounts = Amounts { requests: 1, tokens: 300, nano_usd: 900_000 };
+    let spent = Spent { amounts, ..spent(300) };
+    runtime.block_on(async {
+        let (pool, before) = (subject("pool"), resident_kib());
+        for number in 0..10_000 {
+            let owner = subject(&format!("agent-{number}"));
+            let covering = [Covering::pool(&owner, &budgets[..4]), Covering::pool(&pool, &[])];
+            ledger.reserve(&Demand { covering: &covering, amounts }, NOW_MS).await.unwrap().settle(&spent);
+        }
+        println!("{} KiB more for 10,000 tokens", resident_kib() - before);
+        let (owner, count) = (subject("busy"), 300_000_u32);
+        let large: Vec<_> = budgets.iter().cloned().map(|b| Budget { limit: u64::MAX, ..b }).collect();
+        let covering = [Covering::pool(&owner, &large[..4]), Covering::pool(&pool, &large[4..])];
+        let start = Instant::now();
+        for round in 0..count {
+            let demand = Demand { covering: &covering, amounts };
+            let now_ms = NOW_MS + u64::from(round / 10);
+            ledger.reserve(&demand, now_ms).await.unwrap().settle(&spent);
+        }
+        println!("reserve and settle over five budgets {:?}", start.elapsed() / count);
+    });
 }
