@@ -121,7 +121,7 @@ impl State {
         let amounts = spent.map(|spent| &spent.amounts);
         if let (Some(segment), None) = (&self.segment, &self.trouble) {
             let number = segment.number();
-            batch.clear(number);
+            batch.clear(segment.seed());
             let ending = book.ending(hold, amounts);
             for ended in book.ending(hold, amounts) {
                 name(book, batch, &mut self.named, number, ended.taken.meter);
@@ -192,7 +192,7 @@ impl State {
     fn record_taken(&mut self, amounts: &Amounts) -> Result<(), String> {
         let Some(segment) = &self.segment else { return Ok(()) };
         let (book, batch, number) = (&self.book, &mut self.batch, segment.number());
-        batch.clear(number);
+        batch.clear(segment.seed());
         for taken in book.taken(&self.cover, amounts) {
             name(book, batch, &mut self.named, number, taken.meter);
         }

@@ -41,7 +41,8 @@ pub(super) enum Found {
 #[derive(Debug, Default)]
 pub(in crate::ledger) struct Batch {
     bytes: Vec<u8>,
-    segment: u64,
+    /// [`seed`] of the segment.
+    seed: u32,
     /// Where the record begins that is being written.
     begun: usize,
 }
@@ -53,10 +54,10 @@ const SETTLE: u8 = 4;
 const RELEASE: u8 = 5;
 
 impl Batch {
-    /// Empties it for records of `segment` and keeps its memory.
-    pub(in crate::ledger) fn clear(&mut self, segment: u64) {
+    /// Empties it for records of the segment with this [`seed`], and keeps its memory.
+    pub(in crate::ledger) fn clear(&mut self, seed: u32) {
         self.bytes.clear();
-        self.segment = segment;
+        self.seed = seed;
     }
 
     pub(in crate::ledger) fn as_bytes(&self) -> &[u8] {
@@ -146,7 +147,7 @@ impl Batch {
         else {
             return;
         };
-        *place = frame(self.segment, payload);
+        *place = frame(self.seed, payload);
     }
 
     fn number(&mut self, mut number: u64) {
@@ -160,11 +161,11 @@ impl Batch {
 
 /// Reads the record at the start of `bytes`. `period_of` gives the beginning of the period a meter is in, by
 /// the records before.
-pub(super) fn read(segment: u64, bytes: &[u8], period_of: impl Fn(u32) -> u64) -> Found {
+pub(super) fn read(seed: u32, bytes: &[u8], period_of: impl Fn(u32) -> u64) -> Found {
     let Some((head, rest)) = bytes.split_first_chunk::<FRAME_BYTES>() else { return Found::Nothing };
     let len = usize::from(u16::from_le_bytes([head[0], head[1]]));
     let Some(payload) = rest.get(..len).filter(|_| len <= MAX_PAYLOAD_BYTES) else { return Found::Nothing };
-    if frame(segment, payload) != *head {
+    if frame(seed, payload) != *head {
         return Found::Nothing;
     }
     match parse(payload, period_of) {
@@ -256,12 +257,15 @@ fn unit_of(code: u8) -> Option<Unit> {
     Unit::ALL.into_iter().find(|unit| unit_code(*unit) == code)
 }
 
-/// Length and checksum of a payload. The segment's number is in it, so no other segment's record passes. A
-/// payload of 64 KiB or more has no length, and reads as nothing.
-fn frame(segment: u64, payload: &[u8]) -> [u8; FRAME_BYTES] {
+/// What the checksums of a segment's records begin with, so that no other segment's record passes.
+pub(super) fn seed(segment: u64) -> u32 {
+    crc32(u32::MAX, &segment.to_le_bytes())
+}
+
+/// Length and checksum of a payload. One of 64 KiB or more has no length, and reads as nothing.
+fn frame(seed: u32, payload: &[u8]) -> [u8; FRAME_BYTES] {
     let len = (payload.len() as u16).to_le_bytes();
-    let state = crc32(u32::MAX, &segment.to_le_bytes());
-    let sum = (!crc32(crc32(state, &len), payload)).to_le_bytes();
+    let sum = (!crc32(crc32(seed, &len), payload)).to_le_bytes();
     [len[0], len[1], sum[0], sum[1], sum[2], sum[3]]
 }
 
@@ -311,7 +315,7 @@ mod tests {
 
     fn batch(write: impl FnOnce(&mut Batch)) -> Vec<u8> {
         let mut batch = Batch::default();
-        batch.clear(7);
+        batch.clear(seed(7));
         write(&mut batch);
         batch.as_bytes().to_vec()
     }
@@ -362,8 +366,12 @@ mod tests {
         for (mut bytes, record) in cases {
             let len = bytes.len();
             bytes.extend_from_slice(b"whatever follows");
-            assert_eq!(read(7, &bytes, |_| START_MS), Found::Record(record, len));
-            assert_eq!(read(8, &bytes, |_| START_MS), Found::Nothing, "a record of another segment passed");
+            assert_eq!(read(seed(7), &bytes, |_| START_MS), Found::Record(record, len));
+            assert_eq!(
+                read(seed(8), &bytes, |_| START_MS),
+                Found::Nothing,
+                "a record of another segment passed"
+            );
         }
     }
 
@@ -371,13 +379,13 @@ mod tests {
     fn record_that_is_cut_or_changed_is_not_read() {
         let good = settle();
         for end in 0..good.len() {
-            assert_eq!(read(7, &good[..end], |_| START_MS), Found::Nothing, "cut at {end}");
+            assert_eq!(read(seed(7), &good[..end], |_| START_MS), Found::Nothing, "cut at {end}");
         }
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
-                assert_eq!(read(7, &bad, |_| START_MS), Found::Nothing, "bit {bit} of byte {at}");
+                assert_eq!(read(seed(7), &bad, |_| START_MS), Found::Nothing, "bit {bit} of byte {at}");
             }
         }
     }

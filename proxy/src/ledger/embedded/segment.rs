@@ -24,6 +24,8 @@ pub(in crate::ledger) struct Segment {
     file: File,
     path: PathBuf,
     number: u64,
+    /// What the checksums of its records begin with.
+    seed: u32,
     len_bytes: u64,
     /// A write failed: what the file ends with is unknown, and nothing more goes into it.
     failed: bool,
@@ -65,6 +67,7 @@ impl Segment {
             file: made?,
             path,
             number,
+            seed: record::seed(number),
             len_bytes: HEADER_BYTES as u64,
             failed: false,
             #[cfg(test)]
@@ -87,6 +90,10 @@ impl Segment {
 
     pub(in crate::ledger) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(in crate::ledger) fn seed(&self) -> u32 {
+        self.seed
     }
 
     pub(in crate::ledger) fn len_bytes(&self) -> u64 {
@@ -146,9 +153,9 @@ pub(super) fn read(
 ) -> Result<(), Unreadable> {
     let bytes = std::fs::read(path(dir, number)).map_err(Unreadable::Io)?;
     let mut at = check_header(&bytes, number)?;
-    let mut periods: HashMap<u32, u64> = HashMap::new();
+    let (seed, mut periods) = (record::seed(number), HashMap::<u32, u64>::new());
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        match record::read(number, rest, |place| periods.get(&place).copied().unwrap_or_default()) {
+        match record::read(seed, rest, |place| periods.get(&place).copied().unwrap_or_default()) {
             Found::Record(record, len) => {
                 if let Record::Period { place, start_ms } = record {
                     periods.insert(place, start_ms);
@@ -156,7 +163,7 @@ pub(super) fn read(
                 each(record);
                 at += len;
             }
-            Found::Nothing if tail == Tail::Lost || is_torn(number, rest) => break,
+            Found::Nothing if tail == Tail::Lost || is_torn(seed, rest) => break,
             Found::Nothing => return Err(Unreadable::Damaged(format!("no sound record at byte {at}"))),
         }
     }
@@ -169,9 +176,9 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Whether `rest` is one record that was being written when the process died: short, and nothing after it.
-fn is_torn(number: u64, rest: &[u8]) -> bool {
+fn is_torn(seed: u32, rest: &[u8]) -> bool {
     let short = rest.len() < FRAME_BYTES + MAX_PAYLOAD_BYTES;
-    let is_sound = |bytes: &[u8]| record::read(number, bytes, |_| u64::MAX) != Found::Nothing;
+    let is_sound = |bytes: &[u8]| record::read(seed, bytes, |_| u64::MAX) != Found::Nothing;
     let follows = |from: usize| rest.get(from..).is_some_and(is_sound);
     short && !(1..rest.len()).any(follows)
 }
