@@ -168,8 +168,11 @@ impl Book {
                 cover.count(self.meter(owner, Unit::Requests, &Window::Lifetime), Unit::Requests);
             }
             cover.seats.push(Seat { owner, limit: *concurrency });
+            let all_requests = cover.lines.first().filter(|_| cover.seats.len() == 1).map(|line| line.meter);
             for budget in *budgets {
-                let meter = self.meter(owner, budget.unit, &budget.window);
+                let is_all = budget.unit == Unit::Requests && budget.window == Window::Lifetime;
+                let known = all_requests.filter(|_| is_all);
+                let meter = known.unwrap_or_else(|| self.meter(owner, budget.unit, &budget.window));
                 cover.add(meter, owner, budget);
             }
             for rate in *rates {

@@ -126,7 +126,7 @@ impl State {
             for ended in book.ending(hold, amounts) {
                 name(book, batch, &mut self.named, number, ended.taken.meter);
             }
-            let period_of = |place| book.meter_at(place).map_or(0, |(.., start_ms)| start_ms);
+            let period_of = |place| book.period_of(place);
             match (spent, book.caller(hold)) {
                 (Some(spent), Some(caller)) => {
                     name(book, batch, &mut self.named, number, caller);
@@ -221,11 +221,14 @@ impl State {
 /// a write that failed is never missed: after one, records go to another segment.
 fn name(book: &Book, batch: &mut Batch, named: &mut Vec<(u64, u64)>, number: u64, place: u32) {
     let at = place as usize;
+    if named.get(at) == Some(&(number, book.period_of(place))) {
+        return;
+    }
     if named.len() <= at {
         named.resize(at + 1, (0, 0));
     }
     let Some((subject, unit, window, start_ms)) = book.meter_at(place) else { return };
-    let Some(known) = named.get_mut(at).filter(|known| **known != (number, start_ms)) else { return };
+    let Some(known) = named.get_mut(at) else { return };
     if known.0 != number {
         batch.meter(place, unit, window, subject);
     }

@@ -50,6 +50,11 @@ impl Book {
         self.open_hold(hold)?.parts.first().map(|part| part.meter)
     }
 
+    /// When the period began that a meter is in; never for a place without one.
+    pub fn period_of(&self, place: u32) -> u64 {
+        self.meters.get(place).map_or(u64::MAX, |meter| meter.start_ms())
+    }
+
     /// What a meter counts, and when the period began that it is in.
     pub fn meter_at(&self, place: u32) -> Option<(&Subject, Unit, &Window, u64)> {
         let meter = self.meters.get(place)?;
