@@ -107,6 +107,7 @@ fn worker(shared: &Shared) -> Worker {
         bodies: Arc::clone(&shared.bodies),
         max_body_bytes: shared.plane.max_body_bytes,
         request_log: shared.plane.request_log,
+        buffers: Rc::default(),
         seats: Seats::default(),
         pool: Pool::default(),
         memo: Memo::default(),
