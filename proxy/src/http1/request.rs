@@ -233,6 +233,8 @@ fn is_target(b: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn judge(head: &[u8]) -> Result<Framing, Violation> {
@@ -352,5 +354,45 @@ mod tests {
     fn a_head_may_have_a_hundred_fields_and_not_one_more() {
         assert_eq!(of(&"a: b\r\n".repeat(99)), Ok(Framing::Length(0)));
         assert_eq!(of(&"a: b\r\n".repeat(100)), Err(Violation::TooManyFields));
+    }
+
+    proptest! {
+        /// The other way round does not hold, and should not: much is refused here that `httparse` forgives.
+        #[test]
+        fn what_is_accepted_means_the_same_to_another_parser(
+            start in prop_oneof![
+                Just("GET /v1/models HTTP/1.1\r\n".to_owned()),
+                Just("\r\nPOST /v1/messages?beta=true HTTP/1.1\r\n".to_owned()),
+                "[A-Z]{1,6} /[!-~]{0,9} HTTP/1[.][01]\r\n",
+                "\\PC{0,12}\r\n",
+            ],
+            fields in proptest::collection::vec(
+                prop_oneof![
+                    Just("host: x\r\n".to_owned()),
+                    Just("Content-Length: 7\r\n".to_owned()),
+                    "[!-~]{1,6}:[ -~\t]{0,12}\r\n",
+                    "[a-zA-Z-]{1,8}[: ]{1,3}\\PC{0,9}[\r\n]{1,3}",
+                ],
+                0..6,
+            ),
+        ) {
+            let text = format!("{start}{}\r\n", fields.concat());
+            let end = fields::find_end(text.as_bytes(), 0).ok().flatten();
+            let ours = end.map(|end| RequestHead::read(text.clone().into_bytes(), end, Fields::default()));
+            let Some(Ok(ours)) = ours else { return Ok(()) };
+            let mut room = [httparse::EMPTY_HEADER; 128];
+            let mut theirs = httparse::Request::new(&mut room);
+            prop_assert_eq!(theirs.parse(text.as_bytes()).ok(), end.map(httparse::Status::Complete));
+            prop_assert_eq!(theirs.method, Some(ours.method()));
+            let target = ours.query().map_or(ours.path().to_owned(), |query| format!("{}?{query}", ours.path()));
+            prop_assert_eq!(theirs.path, Some(&*target));
+            let theirs: Vec<_> = theirs
+                .headers
+                .iter()
+                .map(|field| (field.name.to_ascii_lowercase().into_bytes(), field.value.trim_ascii().to_vec()))
+                .collect();
+            let ours: Vec<_> = ours.fields().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+            prop_assert_eq!(theirs, ours);
+        }
     }
 }
