@@ -15,7 +15,8 @@ pub fn unix_seconds() -> i64 {
 pub fn monotonic_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(Instant::now);
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    let since = start.elapsed();
+    since.as_secs() * 1_000 + u64::from(since.subsec_millis())
 }
 
 thread_local! {

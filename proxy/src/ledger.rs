@@ -23,7 +23,7 @@ mod state;
 use book::{Book, Grants, Slot};
 use embedded::KeeperHandle;
 pub use embedded::OpenError;
-use state::{Denied, Ending, Outcome, Shared, State};
+use state::{Denied, Ending, Outcome, Shared, State, Taken};
 
 /// When a grant is late enough to say so. One takes about 0.3 ms, under heavy load some 100 ms.
 const LATE_AFTER: Duration = Duration::from_secs(1);
@@ -111,12 +111,19 @@ impl Ledger {
         limit: Option<u64>,
         now: i64,
     ) -> Result<Reservation, ReserveError> {
-        match self.try_reserve(subject, limit, now) {
-            Ok(reservation) => Ok(reservation),
-            Err(Denied::Refused(why)) => Err(why),
+        let taken = match self.try_reserve(subject, limit, now) {
+            Ok(taken) => taken,
+            Err(Denied::Refused(why)) => return Err(why),
             // Boxed: it is rare, and the future of every request would carry it.
-            Err(Denied::NotGranted) => Box::pin(self.reserve_when_granted(subject, limit, now)).await,
-        }
+            Err(Denied::NotGranted) => Box::pin(self.reserve_when_granted(subject, limit, now)).await?,
+        };
+        taken.written_down().await
+    }
+
+    /// Writes down what [`Reservation::settle_soon`] has left. For whoever is about to wait.
+    pub fn write_down(&self) {
+        // A failure is the ledger's trouble from now on, and refuses the next reservation.
+        let _ = self.shared.with(State::write_down);
     }
 
     /// What `subject` has used, if it was ever used.
@@ -158,9 +165,10 @@ impl Ledger {
         keeper.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
     }
 
-    fn try_reserve(&self, subject: &Subject, limit: Option<u64>, now: i64) -> Result<Reservation, Denied> {
-        let (slot, held) = self.shared.with(|state| state.reserve(subject, limit, now))?;
-        Ok(Reservation { shared: Arc::clone(&self.shared), slot, held: Some(held) })
+    fn try_reserve(&self, subject: &Subject, limit: Option<u64>, now: i64) -> Result<Unwritten, Denied> {
+        let Taken { slot, held, losses } = self.shared.with(|state| state.reserve(subject, limit, now))?;
+        let reservation = Reservation { shared: Arc::clone(&self.shared), slot, held: Some(held) };
+        Ok(Unwritten { reservation: Some(reservation), losses })
     }
 
     async fn reserve_when_granted(
@@ -168,14 +176,14 @@ impl Ledger {
         subject: &Subject,
         limit: Option<u64>,
         now: i64,
-    ) -> Result<Reservation, ReserveError> {
+    ) -> Result<Unwritten, ReserveError> {
         let mut granted = pin!(async {
             loop {
                 // Listens before it looks, so that no grant passes unnoticed in between.
                 let mut progress = pin!(self.shared.progress.notified());
                 progress.as_mut().enable();
                 match self.try_reserve(subject, limit, now) {
-                    Ok(reservation) => return Ok(reservation),
+                    Ok(taken) => return Ok(taken),
                     Err(Denied::Refused(why)) => return Err(why),
                     Err(Denied::NotGranted) => progress.await,
                 }
@@ -201,10 +209,42 @@ impl Drop for Ledger {
     }
 }
 
+/// A reservation that nothing may follow from yet. Dropped, it never was.
+struct Unwritten {
+    reservation: Option<Reservation>,
+    losses: u64,
+}
+
+impl Unwritten {
+    /// Waits until it is written down. Whatever else is ready on this thread goes first, so that what it
+    /// reserves and settles is written with it: one write for many requests.
+    async fn written_down(mut self) -> Result<Reservation, ReserveError> {
+        tokio::task::yield_now().await;
+        let unusable = || ReserveError::Unavailable("the reservation has ended".to_owned());
+        let shared = &self.reservation.as_ref().ok_or_else(unusable)?.shared;
+        shared.with(|state| state.write_through(self.losses)).map_err(ReserveError::Unavailable)?;
+        self.reservation.take().ok_or_else(unusable)
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.release();
+        }
+    }
+}
+
 impl Reservation {
     /// Ends the reservation as a request that happened and used `tokens`.
     pub fn settle(mut self, tokens: Usage) {
         self.end(&Outcome::Settled(tokens));
+    }
+
+    /// Like [`Reservation::settle`], but written down with the next reservation or by
+    /// [`Ledger::write_down`], which the caller sees to. A crash before that charges the request as open.
+    pub fn settle_soon(mut self, tokens: Usage) {
+        self.end_soon(&Outcome::Settled(tokens));
     }
 
     /// Ends the reservation as a request that never went upstream.
@@ -213,9 +253,17 @@ impl Reservation {
     }
 
     fn end(&mut self, outcome: &Outcome) {
-        if let Some(held) = self.held.take() {
-            self.shared.with(|state| state.end(self.slot, held, outcome));
+        if self.end_soon(outcome) {
+            // A failure is the ledger's trouble from now on; memory knows of the end, and writes it later.
+            let _ = self.shared.with(State::write_down);
         }
+    }
+
+    /// Says whether it had not ended before.
+    fn end_soon(&mut self, outcome: &Outcome) -> bool {
+        let Some(held) = self.held.take() else { return false };
+        self.shared.with(|state| state.end(self.slot, held, outcome));
+        true
     }
 }
 

@@ -49,7 +49,6 @@ impl RequestHead {
     /// The first rule that it breaks.
     pub(crate) fn read(mut bytes: Vec<u8>, end: usize, mut fields: Fields) -> Result<Self, Violation> {
         let head = bytes.get_mut(..end).unwrap_or_default();
-        fields::no_stray_controls(head)?;
         // One empty line before a request line is to be ignored (RFC 9112 §2.2).
         let start = if head.starts_with(b"\r\n") { 2 } else { 0 };
         let feed = memchr::memchr(b'\n', head.get(start..).unwrap_or_default());
@@ -139,6 +138,7 @@ impl RequestLine {
     /// Reads `METHOD SP path[?query] SP HTTP/1.x`, which is at `at`.
     fn read(head: &[u8], at: Range<usize>) -> Result<Self, Violation> {
         let line = head.get(at.clone()).unwrap_or_default();
+        fields::no_controls(line)?;
         let mut parts = line.splitn(3, |b| *b == b' ');
         let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(Violation::RequestLine);

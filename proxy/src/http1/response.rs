@@ -41,7 +41,6 @@ impl ResponseHead {
     /// `to_head` is whether it answers a HEAD request: then there is no body, and a length is what a GET
     /// would have.
     pub(crate) fn read(head: &mut [u8], fields: &mut Fields, to_head: bool) -> Result<Self, BadHead> {
-        fields::no_stray_controls(head)?;
         let feed = memchr::memchr(b'\n', head).ok_or(BadHead::StatusLine)?;
         let (status, is_1_1) = status_line(head.get(..feed).unwrap_or_default())?;
         fields.read(head, feed + 1)?;
@@ -76,6 +75,7 @@ impl ResponseHead {
 
 fn status_line(line: &[u8]) -> Result<(u16, bool), BadHead> {
     let line = line.strip_suffix(b"\r").ok_or(BadHead::StatusLine)?;
+    fields::no_controls(line)?;
     let (version, rest) = line.split_at_checked(9).ok_or(BadHead::StatusLine)?;
     let is_1_1 = match version {
         b"HTTP/1.1 " => true,

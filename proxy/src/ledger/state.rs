@@ -28,6 +28,10 @@ pub(super) struct State {
     pub(super) book: Book,
     /// Where reservations are recorded; none in memory.
     pub(super) segment: Option<Segment>,
+    /// Records for the segment that the kernel does not have yet.
+    unwritten: Vec<u8>,
+    /// How often records were lost, because a write failed.
+    losses: u64,
     /// From which size a segment is due to be replaced, in bytes.
     segment_bytes: u64,
     /// Why nothing can be written down. Until the keeper has cleared it, nothing is reserved.
@@ -54,6 +58,14 @@ pub(super) enum Ending {
     Abandoned,
 }
 
+/// One request that was taken out of a budget.
+pub(super) struct Taken {
+    pub(super) slot: Slot,
+    pub(super) held: Held,
+    /// How often records had been lost when it was.
+    pub(super) losses: u64,
+}
+
 /// Why there is no reservation yet.
 pub(super) enum Denied {
     /// The keeper has been asked for a grant.
@@ -72,6 +84,8 @@ impl State {
         Self {
             book,
             segment,
+            unwritten: Vec::new(),
+            losses: 0,
             segment_bytes,
             trouble: None,
             stalled: false,
@@ -84,21 +98,21 @@ impl State {
         }
     }
 
-    /// Takes one request out of a budget and records it, or does neither.
+    /// Takes one request out of a budget. Nothing may follow from that before [`State::write_through`] has
+    /// said that it is written down.
     pub(super) fn reserve(
         &mut self,
         subject: &Subject,
         limit: Option<u64>,
         now: i64,
-    ) -> Result<(Slot, Held), Denied> {
+    ) -> Result<Taken, Denied> {
         self.standing().map_err(|why| Denied::Refused(ReserveError::Unavailable(why)))?;
         self.now = self.now.max(now);
         match self.book.reserve(subject, limit, self.now) {
             Ok((slot, held)) => {
                 self.want_grant(slot);
-                let Err(why) = self.record(slot, Short::reserve) else { return Ok((slot, held)) };
-                self.book.release(slot, held);
-                Err(Denied::Refused(ReserveError::Unavailable(why)))
+                self.record(slot, Short::reserve);
+                Ok(Taken { slot, held, losses: self.losses })
             }
             Err(Refused::Exhausted { limit, used }) => {
                 Err(Denied::Refused(ReserveError::Exhausted { limit, used }))
@@ -115,11 +129,11 @@ impl State {
         match outcome {
             Outcome::Settled(tokens) => {
                 self.book.settle(slot, held, tokens);
-                let _ = self.record(slot, |segment, slot| Short::settle(segment, slot, tokens));
+                self.record(slot, |segment, slot| Short::settle(segment, slot, tokens));
             }
             Outcome::Released => {
                 self.book.release(slot, held);
-                let _ = self.record(slot, Short::release);
+                self.record(slot, Short::release);
             }
         }
     }
@@ -157,33 +171,47 @@ impl State {
         }
     }
 
-    /// Appends a record to the journal, with the slot's name before it where the segment lacks it.
-    fn record(&mut self, slot: Slot, make: impl FnOnce(u64, u32) -> Short) -> Result<(), String> {
-        let (Some(segment), None) = (&mut self.segment, &self.trouble) else { return Ok(()) };
-        let Some(account) = self.book.account_mut(slot) else { return Ok(()) };
+    /// Adds a record to what is to be written, with the slot's name before it where the segment lacks it.
+    fn record(&mut self, slot: Slot, make: impl FnOnce(u64, u32) -> Short) {
+        let (Some(segment), None) = (&self.segment, &self.trouble) else { return };
+        let Some(account) = self.book.account_mut(slot) else { return };
         let number = segment.number();
-        let short = make(number, slot.0);
-        let written = if account.named_in == number {
-            segment.append(short.as_bytes())
-        } else {
-            let mut bytes = record::name(number, slot.0, &account.subject);
-            bytes.extend_from_slice(short.as_bytes());
-            segment.append(&bytes)
-        };
-        match written {
-            Ok(()) => account.named_in = number,
-            Err(error) => {
-                let why = format!("cannot write {}: {error}", segment.path().display());
-                self.trouble = Some(why.clone());
-                self.wake = true;
-                return Err(why);
-            }
+        if std::mem::replace(&mut account.named_in, number) != number {
+            self.unwritten.extend_from_slice(&record::name(number, slot.0, &account.subject));
+        }
+        self.unwritten.extend_from_slice(make(number, slot.0).as_bytes());
+    }
+
+    /// Writes down what a reservation of before needs to be kept.
+    pub(super) fn write_through(&mut self, losses: u64) -> Result<(), String> {
+        self.write_down()?;
+        if losses == self.losses { Ok(()) } else { Err("its record could not be written".to_owned()) }
+    }
+
+    /// Hands every record to the kernel in one write.
+    pub(super) fn write_down(&mut self) -> Result<(), String> {
+        let (Some(segment), false) = (&mut self.segment, self.unwritten.is_empty()) else { return Ok(()) };
+        let written = segment.append(&self.unwritten);
+        self.unwritten.clear();
+        if let Err(error) = written {
+            let why = format!("cannot write {}: {error}", segment.path().display());
+            self.losses += 1;
+            self.trouble = Some(why.clone());
+            self.wake = true;
+            return Err(why);
         }
         if segment.len_bytes() >= self.segment_bytes && !self.checkpoint_due {
             self.checkpoint_due = true;
             self.wake = true;
         }
         Ok(())
+    }
+
+    /// Goes on in another segment; gives the one before.
+    pub(super) fn switch(&mut self, segment: Segment) -> Option<Segment> {
+        // A failure is a trouble like any other: the keeper, whose switch this is, finds it afterwards.
+        let _ = self.write_down();
+        self.segment.replace(segment)
     }
 }
 

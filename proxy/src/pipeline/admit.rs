@@ -42,10 +42,10 @@ impl Admitted {
         self.sent = sent;
     }
 
-    /// Settles it. A second call does nothing.
+    /// Settles it, to be written down before this thread waits. A second call does nothing.
     pub(super) fn settle(&mut self, tokens: Usage) {
         if let Some(reservation) = self.reservation.take() {
-            reservation.settle(tokens);
+            reservation.settle_soon(tokens);
         }
     }
 }
@@ -53,7 +53,7 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         match self.reservation.take() {
-            Some(reservation) if self.sent => reservation.settle(Usage::default()),
+            Some(reservation) if self.sent => reservation.settle_soon(Usage::default()),
             Some(reservation) => reservation.release(),
             None => {}
         }

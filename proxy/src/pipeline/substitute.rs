@@ -96,6 +96,7 @@ fn betas(out: &mut Vec<u8>, inbound: &RequestHead, is_oauth: bool) {
 fn may_pass(name: &[u8]) -> bool {
     match name {
         b"content-type" | b"accept" | b"user-agent" | b"x-app" => true,
+        ANTHROPIC_VERSION | ANTHROPIC_BETA => true,
         _ if name.starts_with(b"anthropic-") => !speaks_of_credentials(name),
         _ => name.starts_with(b"x-stainless-") || name.starts_with(b"x-claude-code-"),
     }
@@ -110,10 +111,11 @@ fn speaks_of_credentials(name: &[u8]) -> bool {
 
 /// Whether a value holds one of our tokens, or a vendor's credential, wherever the client put it.
 fn holds_credential(value: &[u8]) -> bool {
-    // Both hold "sk", whose last letter is rare in what clients send.
-    memchr_iter(b'k', value).any(|at| {
-        let (before, after) = value.split_at_checked(at + 1).unwrap_or_default();
-        (before.ends_with(b"la_sk") && after.starts_with(b"_"))
-            || (before.ends_with(b"sk") && after.starts_with(b"-ant-"))
-    })
+    // Most values are too short to. Both hold "sk", whose last letter is rare in what clients send.
+    value.len() >= b"la_sk_".len()
+        && memchr_iter(b'k', value).any(|at| {
+            let (before, after) = value.split_at_checked(at + 1).unwrap_or_default();
+            (before.ends_with(b"la_sk") && after.starts_with(b"_"))
+                || (before.ends_with(b"sk") && after.starts_with(b"-ant-"))
+        })
 }
