@@ -412,7 +412,10 @@ impl Client {
     pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(waiting) = self.outbox.get(self.sent..).filter(|waiting| !waiting.is_empty()) {
             match Pin::new(&mut self.socket).poll_write(context, waiting) {
-                Poll::Ready(taken) => self.sent += taken?,
+                Poll::Ready(taken) => {
+                    self.sent += taken?;
+                    self.seat.takes();
+                }
                 Poll::Pending if self.seat.is_over() => {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
@@ -450,11 +453,12 @@ impl Client {
         if self.answer == Delimiting::Cut {
             return;
         }
+        let flushed = std::future::poll_fn(|context| self.poll_flush(context)).await;
+        let must_linger = flushed.is_ok() && (!self.body.is_ended() || !self.inbox.is_empty());
         self.seat.expect(LINGER_MS);
-        let must_linger = !self.body.is_ended() || !self.inbox.is_empty();
         let mut lingered_bytes = 0;
         std::future::poll_fn(|context| {
-            if self.seat.is_over() || ready!(self.poll_flush(context)).is_err() {
+            if self.seat.is_over() {
                 return Poll::Ready(());
             }
             let _ = ready!(Pin::new(&mut self.socket).poll_shutdown(context));

@@ -101,6 +101,11 @@ impl Seat {
         }
     }
 
+    /// The client has taken some of what it was sent, and gets time for the rest.
+    pub fn takes(&self) {
+        self.expect(IDLE_MS);
+    }
+
     /// The client gets `ms` to take what it was sent.
     pub fn expect(&self, ms: u64) {
         self.connection_over.set(false);

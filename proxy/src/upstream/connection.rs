@@ -77,9 +77,9 @@ impl Connection {
 
     /// Forgets the last answer.
     pub(crate) fn begin(&mut self) {
+        self.release();
         self.head = None;
         self.head_bytes = 0;
-        self.part = 0..0;
         self.is_sent = false;
     }
 
@@ -218,3 +218,6 @@ impl Connection {
         read
     }
 }
+
+#[cfg(test)]
+mod tests;
