@@ -11,7 +11,7 @@ use super::*;
 use crate::http1::body::Framing;
 
 const REQUEST_HEAD: &[u8] = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
-const REQUEST_BODY: [u8; 100_000] = [b'r'; 100_000];
+static REQUEST_BODY: [u8; 100_000] = [b'r'; 100_000];
 
 /// Runs `test` with a connection to whoever runs `server`, in plain text and over TLS.
 fn both_ways<S, T>(server: S, test: T)
