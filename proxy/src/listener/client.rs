@@ -169,6 +169,7 @@ impl Client {
         if self.body == Decoder::Length(head.behind().len() as u64) {
             self.body = Decoder::Ended;
         } else if !head.behind().is_empty() {
+            self.inbox = self.buffers.take();
             self.inbox.extend_from_slice(head.behind());
             head.forget_behind();
         }
