@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 CACHE := $(or $(LA_ROUTER_CACHE),$(HOME)/.cache/la-router)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
-export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/local/go/bin:$(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 TRIPLE := $(shell uname -m)-unknown-linux-musl

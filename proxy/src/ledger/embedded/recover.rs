@@ -18,6 +18,8 @@ pub(super) struct Recovered {
     /// Those of them that differ from the checkpoint.
     pub(super) changed: Vec<Row>,
     pub(super) last_segment: u64,
+    /// Whether the checkpoint refers to the last segment, so that it is known to survive a power cut.
+    pub(super) is_durable: bool,
 }
 
 /// Accounts while the journal is replayed.
@@ -57,7 +59,7 @@ pub(super) fn recover(setup: &Setup, head: &Head, rows: Vec<Row>, now: i64) -> R
     }
     let rows = replay.charged(same_boot || head.clean);
     let changed = rows.iter().filter(|row| before.get(&row.subject) != Some(row)).cloned().collect();
-    Ok(Recovered { rows, changed, last_segment })
+    Ok(Recovered { rows, changed, last_segment, is_durable: last_segment == head.segment })
 }
 
 /// What to start from where there is no redb file.
@@ -73,7 +75,7 @@ pub(super) fn nothing_there(dir: &Path) -> Result<Recovered, OpenError> {
         }
     }
     let last_segment = numbers.last().copied().unwrap_or_default();
-    Ok(Recovered { rows: Vec::new(), changed: Vec::new(), last_segment })
+    Ok(Recovered { rows: Vec::new(), changed: Vec::new(), last_segment, is_durable: false })
 }
 
 impl Replay {

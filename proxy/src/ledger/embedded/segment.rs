@@ -4,7 +4,7 @@
 //! survives the death of the process, not the loss of power. What a power cut may lose is covered by
 //! grants.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ const MAGIC: &[u8; 8] = b"la-jrnl\0";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 8 + 4 + 8;
 
-/// The segment that is being written.
+/// The segment that is being written, locked for as long as anything may be written to it.
 #[derive(Debug)]
 pub(in crate::ledger) struct Segment {
     file: File,
@@ -49,6 +49,7 @@ impl Segment {
     pub(super) fn create(dir: &Path, number: u64) -> io::Result<Self> {
         let path = path(dir, number);
         let made = OpenOptions::new().append(true).create_new(true).open(&path).and_then(|mut file| {
+            file.try_lock()?;
             file.write_all(&header(number))?;
             file.sync_all()?;
             sync_dir(dir)?;
@@ -57,15 +58,33 @@ impl Segment {
         if made.is_err() {
             let _ = std::fs::remove_file(&path);
         }
-        Ok(Self {
-            file: made?,
+        Ok(Self::empty(made?, path, number))
+    }
+
+    /// The segment `number`, whose header has been read, if it has no records and never gets any from a
+    /// ledger that was closed while requests were open.
+    pub(super) fn reopen(dir: &Path, number: u64) -> io::Result<Option<Self>> {
+        let path = path(dir, number);
+        let file = OpenOptions::new().append(true).open(&path)?;
+        match file.try_lock() {
+            Ok(()) if file.metadata()?.len() == HEADER_BYTES as u64 => {
+                Ok(Some(Self::empty(file, path, number)))
+            }
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn empty(file: File, path: PathBuf, number: u64) -> Self {
+        Self {
+            file,
             path,
             number,
             len_bytes: HEADER_BYTES as u64,
             failed: false,
             #[cfg(test)]
             full: std::sync::Arc::default(),
-        })
+        }
     }
 
     /// Hands bytes to the kernel. After a failure nothing more is accepted.
