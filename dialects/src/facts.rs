@@ -106,25 +106,24 @@ struct Found {
     model: Option<Range<usize>>,
     stream: Option<bool>,
     max_tokens: Option<u64>,
-    metadata: bool,
-    session: Option<Range<usize>>,
+    session: Option<Option<Range<usize>>>,
 }
 
 impl Found {
-    /// Reads one member of the body.
+    /// Reads one member of the body. Keys are compared, not matched: patterns are compiled to one comparison
+    /// per byte.
     #[inline(always)]
     fn read(&mut self, cursor: &mut Cursor<'_>, key: &[u8]) -> Result<(), FactsError> {
-        match key {
-            b"model" => once(&mut self.model, model(cursor)?, "model"),
-            b"stream" => once(&mut self.stream, stream(cursor)?, "stream"),
-            b"max_tokens" => once(&mut self.max_tokens, max_tokens(cursor)?, "max_tokens"),
-            b"metadata" if self.metadata => Err(FactsError::Duplicate { key: "metadata" }),
-            b"metadata" => {
-                self.metadata = true;
-                self.session = session(cursor)?;
-                Ok(())
-            }
-            _ => Ok(cursor.skip_value(1)?),
+        if key == b"model" {
+            once(&mut self.model, model(cursor)?, "model")
+        } else if key == b"stream" {
+            once(&mut self.stream, stream(cursor)?, "stream")
+        } else if key == b"max_tokens" {
+            once(&mut self.max_tokens, max_tokens(cursor)?, "max_tokens")
+        } else if key == b"metadata" {
+            once(&mut self.session, session(cursor)?, "metadata")
+        } else {
+            Ok(cursor.skip_value(1)?)
         }
     }
 
@@ -135,7 +134,7 @@ impl Found {
             model_span,
             stream: self.stream.unwrap_or_default(),
             max_tokens: self.max_tokens,
-            session: self.session.and_then(|span| text.get(span)),
+            session: self.session.flatten().and_then(|span| text.get(span)),
         })
     }
 }
@@ -175,8 +174,14 @@ fn stream(cursor: &mut Cursor<'_>) -> Result<bool, FactsError> {
 
 #[inline(always)]
 fn max_tokens(cursor: &mut Cursor<'_>) -> Result<u64, FactsError> {
-    let count = cursor.whole_number(1)?;
-    count.filter(|count| *count <= MAX_OUTPUT_TOKENS).ok_or(FactsError::BadMaxTokens)
+    match cursor.digits() {
+        Some(count) if count <= MAX_OUTPUT_TOKENS => Ok(count),
+        Some(_) => Err(FactsError::BadMaxTokens),
+        None => {
+            cursor.skip_value(1)?;
+            Err(FactsError::BadMaxTokens)
+        }
+    }
 }
 
 /// Finds `user_id` in the value of `metadata`, whatever that is.
@@ -187,12 +192,12 @@ fn session(cursor: &mut Cursor<'_>) -> Result<Option<Range<usize>>, FactsError> 
         return Ok(None);
     }
     let mut user: Option<Option<Range<usize>>> = None;
-    cursor.members(|cursor, key| match key {
-        b"user_id" => {
-            let value = string_or_skip(cursor)?.map(|text| text.span);
-            once(&mut user, value, "metadata.user_id")
+    cursor.members(|cursor, key| {
+        if key != b"user_id" {
+            return Ok(cursor.skip_value(2)?);
         }
-        _ => Ok(cursor.skip_value(2)?),
+        let value = string_or_skip(cursor)?.map(|text| text.span);
+        once(&mut user, value, "metadata.user_id")
     })?;
     Ok(user.flatten())
 }

@@ -140,13 +140,9 @@ impl<'a> Cursor<'a> {
             return Ok(());
         }
         loop {
-            let at = self.at;
-            let key = self.string()?;
-            if key.has_escape {
-                return Err(EscapedKey { at }.into());
-            }
+            let Some(key) = self.plain_string() else { return Err(self.bad_key()) };
             self.colon()?;
-            read(self, self.bytes(key.span))?;
+            read(self, key)?;
             if !self.take(b',') {
                 self.skip_whitespace();
                 if self.take(b'}') {
@@ -187,19 +183,41 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
+    #[cold]
+    fn bad_key<E: From<SyntaxError> + From<EscapedKey>>(mut self) -> E {
+        let at = self.at;
+        self.string().map_or_else(E::from, |_| EscapedKey { at }.into())
+    }
+
+    /// Takes one string, if it is written without a backslash.
+    #[inline(always)]
+    pub(crate) fn plain_string(&mut self) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(self.at..).and_then(|rest| rest.strip_prefix(b"\""))?;
+        let (string, rest) = rest.split_at_checked(plain_bytes(rest))?;
+        if rest.first() != Some(&b'"') {
+            return None;
+        }
+        self.at += string.len() + 2;
+        Some(string)
+    }
+
     /// Takes one string.
     #[inline(always)]
     pub(crate) fn string(&mut self) -> Result<Text, SyntaxError> {
-        self.expect(b'"', "a string")?;
-        let from = self.at;
-        self.at += plain_bytes(self.bytes.get(from..).unwrap_or_default());
-        let has_escape = self.peek() != Some(b'"');
+        let from = self.at + 1;
+        let has_escape = self.plain_string().is_none();
         if has_escape {
-            self.at = self.rest_of_string()?;
+            self.at = self.after_string()?;
         }
-        let span = from..self.at;
-        self.at += 1;
-        Ok(Text { span, has_escape })
+        Ok(Text { span: from..self.at - 1, has_escape })
+    }
+
+    #[inline(always)]
+    fn skip_string(&mut self) -> Result<(), SyntaxError> {
+        if self.plain_string().is_none() {
+            self.at = self.after_string()?;
+        }
+        Ok(())
     }
 
     /// Takes one value and gives it as it is written; `outer` levels are open around it.
@@ -210,32 +228,32 @@ impl<'a> Cursor<'a> {
         Ok(self.bytes(from..self.at))
     }
 
-    /// Takes one value, and gives its number if it is nothing but up to 19 digits.
+    /// Takes a number, if it is nothing but up to 19 digits.
     #[inline(always)]
-    pub(crate) fn whole_number(&mut self, outer: u32) -> Result<Option<u64>, SyntaxError> {
-        let digits = self.bytes.get(self.at..).unwrap_or_default();
+    pub(crate) fn digits(&mut self) -> Option<u64> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         let mut number = 0_u64;
         let mut length = 0;
-        while let Some(digit @ b'0'..=b'9') = digits.get(length)
+        while let Some(digit @ b'0'..=b'9') = rest.get(length)
             && length < MAX_DIGITS
         {
             number = number * 10 + u64::from(digit - b'0');
             length += 1;
         }
-        let is_number = length == 1 || length > 1 && digits.first() != Some(&b'0');
-        if is_number && !matches!(digits.get(length), Some(b'0'..=b'9' | b'.' | b'e' | b'E')) {
-            self.at += length;
-            return Ok(Some(number));
+        let goes_on = matches!(rest.get(length), Some(b'0'..=b'9' | b'.' | b'e' | b'E'));
+        let has_leading_zero = length > 1 && rest.first() == Some(&b'0');
+        if length == 0 || goes_on || has_leading_zero {
+            return None;
         }
-        self.skip_value(outer)?;
-        Ok(None)
+        self.at += length;
+        Some(number)
     }
 
     /// Takes one value; `outer` levels are open around it.
     #[inline(always)]
     pub(crate) fn skip_value(&mut self, outer: u32) -> Result<(), SyntaxError> {
         match self.peek() {
-            Some(b'"') => return self.string().map(drop),
+            Some(b'"') => self.skip_string()?,
             Some(b'{' | b'[') => self.at = self.after_container(outer)?,
             _ => self.at = self.after_word()?,
         }
@@ -258,7 +276,10 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     fn enter_value(&mut self, open: &mut Open) -> Result<bool, SyntaxError> {
         match self.peek() {
-            Some(b'"') => self.string().map(|_| false),
+            Some(b'"') => {
+                self.skip_string()?;
+                Ok(false)
+            }
             Some(bracket @ (b'{' | b'[')) => {
                 let is_object = bracket == b'{';
                 if open.levels >= MAX_DEPTH {
@@ -271,7 +292,7 @@ impl<'a> Cursor<'a> {
                 }
                 open.push(is_object);
                 if is_object {
-                    self.string()?;
+                    self.skip_string()?;
                     self.colon()?;
                 }
                 Ok(true)
@@ -292,7 +313,7 @@ impl<'a> Cursor<'a> {
             if self.take(b',') {
                 self.skip_whitespace();
                 if is_object {
-                    self.string()?;
+                    self.skip_string()?;
                     self.colon()?;
                 }
                 return Ok(true);
@@ -306,17 +327,18 @@ impl<'a> Cursor<'a> {
         Ok(false)
     }
 
-    /// Where the string ends that has its first backslash, or fault, here.
+    /// Where the string ends that begins here and has a backslash, or a fault.
     #[inline(never)]
-    fn rest_of_string(mut self) -> Result<usize, SyntaxError> {
+    fn after_string(mut self) -> Result<usize, SyntaxError> {
+        self.expect(b'"', "a string")?;
         loop {
+            self.at += plain_bytes(self.bytes.get(self.at..).unwrap_or_default());
             match self.peek() {
-                Some(b'"') => return Ok(self.at),
+                Some(b'"') => return Ok(self.at + 1),
                 Some(b'\\') => self.escape()?,
                 Some(_) => return Err(self.unexpected("no control character in a string")),
                 None => return Err(self.unexpected("the end of a string")),
             }
-            self.at += plain_bytes(self.bytes.get(self.at..).unwrap_or_default());
         }
     }
 
@@ -374,10 +396,10 @@ impl<'a> Cursor<'a> {
         let from = self.at;
         self.take(b'-');
         if !self.take(b'0') {
-            self.digits()?;
+            self.some_digits()?;
         }
         if self.take(b'.') {
-            self.digits()?;
+            self.some_digits()?;
         }
         let has_exponent = matches!(self.peek(), Some(b'e' | b'E'));
         if has_exponent {
@@ -385,7 +407,7 @@ impl<'a> Cursor<'a> {
             if !self.take(b'+') {
                 self.take(b'-');
             }
-            self.digits()?;
+            self.some_digits()?;
         }
         if has_exponent || self.at - from > LONG_NUMBER_BYTES {
             let digits = std::str::from_utf8(self.bytes(from..self.at));
@@ -397,7 +419,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn digits(&mut self) -> Result<(), SyntaxError> {
+    fn some_digits(&mut self) -> Result<(), SyntaxError> {
         let from = self.at;
         while self.peek().is_some_and(|b| b.is_ascii_digit()) {
             self.at += 1;
@@ -424,26 +446,23 @@ impl<'a> Cursor<'a> {
 /// Words first and in line, because most strings are short and text that is full of escapes has short runs.
 #[inline(always)]
 fn plain_bytes(bytes: &[u8]) -> usize {
-    let Some(first) = bytes.first_chunk::<FIRST_BYTES>() else { return plain_run(bytes, 0) };
-    for (index, word) in first.as_chunks().0.iter().enumerate() {
+    for at in [0, 8, 16, 24] {
+        let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { return plain_run(bytes, at) };
         let found = special_in_word(*word);
         if found != 0 {
-            return index * size_of_val(word) + (found.trailing_zeros() / 8) as usize;
+            return at + (found.trailing_zeros() / 8) as usize;
         }
     }
-    plain_run(bytes, FIRST_BYTES)
+    plain_run(bytes, 32)
 }
 
-const FIRST_BYTES: usize = 32;
-const BLOCK_BYTES: usize = 64;
-
-/// The same for a long run, such as a picture, of which `at` bytes are known, and near the end: whole
-/// blocks, which the compiler turns into vector instructions, then words to find the place.
+/// The same for a long run, such as a picture, of which `at` bytes are known, and near the end: whole blocks,
+/// which the compiler turns into vector instructions, then words to find the place.
 #[inline(never)]
 fn plain_run(bytes: &[u8], mut at: usize) -> usize {
-    let (blocks, _) = bytes.get(at..).unwrap_or_default().as_chunks::<BLOCK_BYTES>();
-    let has_special = |block: &[u8; BLOCK_BYTES]| block.iter().fold(false, |any, b| any | is_special(*b));
-    at += blocks.iter().take_while(|block| !has_special(block)).count() * BLOCK_BYTES;
+    let (blocks, _) = bytes.get(at..).unwrap_or_default().as_chunks::<64>();
+    let has_special = |block: &[u8; 64]| block.iter().fold(false, |any, b| any | is_special(*b));
+    at += blocks.iter().take_while(|block| !has_special(block)).count() * 64;
     let (words, _) = bytes.get(at..).unwrap_or_default().as_chunks();
     for word in words {
         let found = special_in_word(*word);

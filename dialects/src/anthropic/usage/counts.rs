@@ -51,37 +51,58 @@ pub(super) fn counts(cursor: &mut Cursor<'_>) -> Result<Option<Counts>, Fault> {
     }
     let mut counts = Counts::default();
     let mut seen = Seen::default();
-    cursor.members(|cursor, key| {
+    cursor.members(|cursor, key| counts.read(cursor, key, &mut seen))?;
+    Ok(Some(counts))
+}
+
+impl Counts {
+    /// Reads one member of `usage`. Keys are compared, not matched: patterns are compiled to one comparison
+    /// per byte.
+    #[inline(always)]
+    fn read(&mut self, cursor: &mut Cursor<'_>, key: &[u8], seen: &mut Seen) -> Result<(), Fault> {
+        if key == b"input_tokens" {
+            seen.once(0)?;
+            count(cursor, &mut self.input)
+        } else if key == b"output_tokens" {
+            seen.once(1)?;
+            count(cursor, &mut self.output)
+        } else if key == b"cache_creation_input_tokens" {
+            seen.once(2)?;
+            count(cursor, &mut self.cache_write)
+        } else if key == b"cache_read_input_tokens" {
+            seen.once(3)?;
+            count(cursor, &mut self.cache_read)
+        } else if key == b"service_tier" {
+            seen.once(4)?;
+            tier(cursor, &mut self.tier)
+        } else if key == b"cache_creation" {
+            seen.once(5)?;
+            let long = (&b"ephemeral_1h_input_tokens"[..], &mut self.cache_write_1h);
+            pair(cursor, [(b"ephemeral_5m_input_tokens", &mut self.cache_write_5m), long])
+        } else {
+            self.read_rare(cursor, key, seen)
+        }
+    }
+
+    #[inline(never)]
+    fn read_rare(&mut self, cursor: &mut Cursor<'_>, key: &[u8], seen: &mut Seen) -> Result<(), Fault> {
         match key {
-            b"input_tokens" => counts.input = seen.once(0).and_then(|()| count(cursor))?,
-            b"output_tokens" => counts.output = seen.once(1).and_then(|()| count(cursor))?,
-            b"cache_creation_input_tokens" => {
-                counts.cache_write = seen.once(2).and_then(|()| count(cursor))?;
-            }
-            b"cache_read_input_tokens" => counts.cache_read = seen.once(3).and_then(|()| count(cursor))?,
-            b"cache_creation" => {
-                seen.once(4)?;
-                let keys = [&b"ephemeral_5m_input_tokens"[..], b"ephemeral_1h_input_tokens"];
-                [counts.cache_write_5m, counts.cache_write_1h] = pair(cursor, keys)?;
-            }
             b"server_tool_use" => {
-                seen.once(5)?;
-                let keys = [&b"web_search_requests"[..], b"web_fetch_requests"];
-                [counts.searches, counts.fetches] = pair(cursor, keys)?;
+                seen.once(6)?;
+                let fetches = (&b"web_fetch_requests"[..], &mut self.fetches);
+                pair(cursor, [(b"web_search_requests", &mut self.searches), fetches])?;
             }
             b"output_tokens_details" => {
-                seen.once(6)?;
-                [counts.thinking, _] = pair(cursor, [&b"thinking_tokens"[..], b""])?;
+                seen.once(7)?;
+                pair(cursor, [(b"thinking_tokens", &mut self.thinking), (b"", &mut None)])?;
             }
-            b"service_tier" => counts.tier = seen.once(7).and_then(|()| tier(cursor))?,
-            b"speed" => counts.speed = seen.once(8).and_then(|()| speed(cursor))?,
-            b"inference_geo" => counts.geo = seen.once(9).and_then(|()| geo(cursor))?,
-            b"iterations" => counts.has_more = seen.once(10).and_then(|()| has_more(cursor))?,
+            b"speed" => self.speed = seen.once(8).and_then(|()| speed(cursor))?,
+            b"inference_geo" => self.geo = seen.once(9).and_then(|()| geo(cursor))?,
+            b"iterations" => self.has_more = seen.once(10).and_then(|()| has_more(cursor))?,
             _ => cursor.skip_value(OUTER)?,
         }
-        Ok::<(), Fault>(())
-    })?;
-    Ok(Some(counts))
+        Ok(())
+    }
 }
 
 /// Which members of an object have been there; one that counts may be there once.
@@ -103,15 +124,24 @@ impl Seen {
 }
 
 /// Reads a count: a whole number that can be, or null.
-fn count(cursor: &mut Cursor<'_>) -> Result<Option<u64>, Fault> {
+#[inline(always)]
+fn count(cursor: &mut Cursor<'_>, into: &mut Option<u64>) -> Result<(), Fault> {
+    *into = cursor.digits();
+    match *into {
+        Some(count) if count <= MAX_COUNT => Ok(()),
+        Some(_) => Err(Fault::Impossible),
+        None => no_count(cursor),
+    }
+}
+
+/// Tells why a value is no count, unless it is null.
+#[inline(never)]
+fn no_count(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
     match cursor.peek() {
-        Some(b'0'..=b'9' | b'-') => {}
-        _ => return null(cursor).map(|()| None),
+        Some(b'0'..=b'9' | b'-') => cursor.skip_value(OUTER)?,
+        _ => return null(cursor),
     }
-    match cursor.whole_number(OUTER)? {
-        Some(count) if count <= MAX_COUNT => Ok(Some(count)),
-        _ => Err(Fault::Impossible),
-    }
+    Err(Fault::Impossible)
 }
 
 fn null(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
@@ -119,34 +149,37 @@ fn null(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
 }
 
 /// Reads the counts of two members of an object, or none of null.
-fn pair(cursor: &mut Cursor<'_>, keys: [&[u8]; 2]) -> Result<[Option<u64>; 2], Fault> {
-    let mut values = [None; 2];
+fn pair(cursor: &mut Cursor<'_>, [one, two]: [(&[u8], &mut Option<u64>); 2]) -> Result<(), Fault> {
     if !cursor.take(b'{') {
-        null(cursor)?;
-        return Ok(values);
+        return null(cursor);
     }
     let mut seen = Seen::default();
     cursor.members(|cursor, key| {
-        if key == keys[0] {
-            values[0] = seen.once(0).and_then(|()| count(cursor))?;
-        } else if key == keys[1] {
-            values[1] = seen.once(1).and_then(|()| count(cursor))?;
+        if key == one.0 {
+            seen.once(0)?;
+            count(cursor, one.1)
+        } else if key == two.0 {
+            seen.once(1)?;
+            count(cursor, two.1)
         } else {
-            cursor.skip_value(OUTER)?;
+            Ok(cursor.skip_value(OUTER)?)
         }
-        Ok::<(), Fault>(())
-    })?;
-    Ok(values)
+    })
 }
 
-fn tier(cursor: &mut Cursor<'_>) -> Result<Option<ServiceTier>, Fault> {
-    Ok(match word(cursor)? {
-        None => None,
-        Some(b"standard") => Some(ServiceTier::Standard),
-        Some(b"priority") => Some(ServiceTier::Priority),
-        Some(b"batch") => Some(ServiceTier::Batch),
-        Some(_) => Some(ServiceTier::Other),
-    })
+fn tier(cursor: &mut Cursor<'_>, into: &mut Option<ServiceTier>) -> Result<(), Fault> {
+    *into = word(cursor)?.map(|tier| {
+        if tier == b"standard" {
+            ServiceTier::Standard
+        } else if tier == b"priority" {
+            ServiceTier::Priority
+        } else if tier == b"batch" {
+            ServiceTier::Batch
+        } else {
+            ServiceTier::Other
+        }
+    });
+    Ok(())
 }
 
 fn speed(cursor: &mut Cursor<'_>) -> Result<Option<Speed>, Fault> {
@@ -188,12 +221,13 @@ pub(super) fn model(cursor: &mut Cursor<'_>) -> Result<Option<Name>, Fault> {
 
 /// Reads a string as it is written, or skips any other value.
 fn word<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, Fault> {
-    if cursor.peek() == Some(b'"') {
-        let span = cursor.string()?.span;
-        return Ok(Some(cursor.bytes(span)));
+    let plain = cursor.plain_string();
+    if plain.is_some() {
+        return Ok(plain);
     }
-    cursor.skip_value(OUTER)?;
-    Ok(None)
+    // One with a backslash is none that is known.
+    let value = cursor.value(OUTER)?;
+    Ok(value.starts_with(b"\"").then_some(value))
 }
 
 /// Reads `iterations`, and tells whether one of them is more than a turn of the message: the counts hold

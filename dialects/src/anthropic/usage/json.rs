@@ -49,12 +49,16 @@ enum Wanted {
 
 impl Wanted {
     fn called(key: &[u8]) -> Option<Self> {
-        match key {
-            b"usage" => Some(Self::Usage),
-            b"error" => Some(Self::Error),
-            b"model" => Some(Self::Model),
-            b"stop_reason" => Some(Self::StopReason),
-            _ => None,
+        if key == b"usage" {
+            Some(Self::Usage)
+        } else if key == b"model" {
+            Some(Self::Model)
+        } else if key == b"stop_reason" {
+            Some(Self::StopReason)
+        } else if key == b"error" {
+            Some(Self::Error)
+        } else {
+            None
         }
     }
 }

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod recorded;
+
 const STREAM: &str = concat!(
     "event: message_start\n",
     r#"data: {"type":"message_start","message":{"id":"msg_1","content":[],"usage":{"input_tokens":25,"#,
