@@ -3,7 +3,7 @@
 use la_core::usage::{InferenceGeo, ServiceTier, Speed};
 
 use super::{Fault, Name, Observed, StopReason};
-use crate::facts::cursor::{Cursor, EscapedKey, SyntaxError};
+use crate::facts::cursor::{Cursor, EscapedKey, SyntaxError, usual_key};
 
 /// The `usage` of a message; every field may be missing or null.
 #[derive(Default)]
@@ -51,8 +51,20 @@ pub(super) fn counts(cursor: &mut Cursor<'_>) -> Result<Option<Counts>, Fault> {
     }
     let mut counts = Counts::default();
     let mut seen = Seen::default();
-    cursor.members(|cursor, key| counts.read(cursor, key, &mut seen))?;
+    cursor.usual_members(usual, |cursor, key| counts.read(cursor, key, &mut seen))?;
     Ok(Some(counts))
+}
+
+#[inline(always)]
+fn usual(cursor: &mut Cursor<'_>) -> Option<&'static [u8]> {
+    usual_key!(
+        cursor,
+        "input_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "output_tokens",
+        "service_tier"
+    )
 }
 
 impl Counts {

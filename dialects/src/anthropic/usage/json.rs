@@ -6,9 +6,9 @@
 
 use memchr::memchr2;
 
-use super::counts::{Seen, counts, model, object, stop_reason, type_of};
+use super::counts::{Seen, counts, model, stop_reason, type_of};
 use super::{Fault, Observed};
-use crate::facts::cursor::Cursor;
+use crate::facts::cursor::{Cursor, usual_key};
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -254,14 +254,23 @@ fn whole(bytes: &[u8]) -> Option<Observed> {
     }
     let mut observed = Observed::of_json();
     let mut seen = Seen::default();
-    let read = object(bytes, |cursor, key| match Wanted::called(key) {
+    let mut cursor = Cursor::new(bytes);
+    cursor.skip_whitespace();
+    if !cursor.take(b'{') {
+        return None;
+    }
+    let usual = |cursor: &mut Cursor<'_>| {
+        usual_key!(cursor, "id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage")
+    };
+    let read = cursor.usual_members(usual, |cursor, key| match Wanted::called(key) {
         Some(wanted) => {
             seen.once(wanted as u8)?;
             observed.member(wanted, cursor)
         }
-        None => Ok(cursor.skip_value(1)?),
+        None => Ok::<(), Fault>(cursor.skip_value(1)?),
     });
     read.ok()?;
+    cursor.end().ok()?;
     observed.complete = true;
     Some(observed)
 }
