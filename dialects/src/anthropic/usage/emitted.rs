@@ -68,7 +68,7 @@ fn content(data: &[u8]) -> Option<usize> {
         .or_else(|| delta.strip_prefix(br#"input_json_delta","partial_json":""#))
         .or_else(|| delta.strip_prefix(br#"thinking_delta","thinking":""#));
     match text {
-        // Quotes in the text have a backslash, but what follows it has quotes at most if it is not known here.
+        // The last quote ends the text, or stands behind it: what is counted is never too little.
         Some(text) => memrchr(b'"', text),
         None => delta.starts_with(br#"signature_delta""#).then_some(0),
     }
