@@ -9,10 +9,6 @@ use la_proxy::app::Failure;
 use la_proxy::cli;
 use la_proxy::settings::CommandLine;
 
-/// Instead of musl's, which asks the kernel for memory at every other allocation that is not small.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match cli::run(CommandLine::parse()) {
         Ok(()) => ExitCode::SUCCESS,
