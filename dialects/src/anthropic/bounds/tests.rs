@@ -434,7 +434,7 @@ fn cases(full: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(20_000))]
+    #![proptest_config(cases(5_000))]
 
     #[test]
     fn the_bound_is_never_below_a_plausible_count((request, tokens) in any_request()) {
