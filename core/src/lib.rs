@@ -4,10 +4,12 @@
 //! shared by the proxy, the operator and the compilation of Kubernetes kinds.
 #![warn(missing_docs)]
 
+pub mod amount;
 pub mod budget;
 pub mod credential;
 pub mod duration;
 pub mod id;
+pub mod price;
 pub mod report;
 pub mod secret;
 pub mod snapshot;
