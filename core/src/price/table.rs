@@ -61,7 +61,7 @@ const ANTHROPIC: Source = Source {
 };
 const ANTHROPIC_QUOTED: Source = Source { quoted: true, ..ANTHROPIC };
 
-/// Anthropic: $10 per 1,000 searches.
+/// Anthropic: $10 per 1,000 searches. OpenAI's rows have the same until its own price was read.
 const SEARCH: u64 = 10_000_000_000;
 
 /// Anthropic: 1M tokens of context, 128K of output, images of up to 4784 tokens (Claude 4.7 and later).
@@ -80,7 +80,8 @@ const WITH_FAST: Multipliers = Multipliers { fast: 200, ..USUAL };
 /// OpenAI: 1.05M tokens of context, 128K of output. An image may be as large as the context.
 const OPENAI: Limits =
     Limits { context_window: 1_050_000, max_output_tokens: 128_000, image_tokens: 1_050_000 };
-/// OpenAI: Fast mode doubles, Flex and Batch halve, regional processing adds a tenth.
+/// OpenAI: Fast mode doubles, Flex and Batch halve, regional processing adds a tenth. Read for the family, not on
+/// the page of every model.
 const OPENAI_TIERS: Multipliers = Multipliers { fast: 200, flex: 50, batch: 50, regional: 110 };
 /// OpenAI: above this much input, input and cache cost twice and output 1.5 times as much, all of it.
 const OPENAI_LONG: u64 = 272_000;
@@ -127,7 +128,7 @@ pub static TABLE: &[Row] = &[
         &["claude-opus-5-5", "anthropic.claude-opus-5-5"],
         (LARGE, WITH_FAST),
         [4_000_000, 5_000_000, 8_000_000, 200_000, 20_000_000],
-        page("https://platform.claude.com/docs/en/models/opus-5-5/overview"),
+        quoted("https://platform.claude.com/docs/en/models/opus-5-5/overview"),
     ),
     claude(
         &["claude-opus-5", "anthropic.claude-opus-5"],
@@ -198,7 +199,7 @@ pub static TABLE: &[Row] = &[
             &["claude-haiku-5-5", "anthropic.claude-haiku-5-5"],
             (LARGE, USUAL),
             [100_000, 125_000, 200_000, 10_000, 500_000],
-            page("https://platform.claude.com/docs/en/models/haiku-5-5/overview"),
+            quoted("https://platform.claude.com/docs/en/models/haiku-5-5/overview"),
         ),
         100_000,
         [500_000, 625_000, 1_000_000, 50_000, 2_500_000],
