@@ -6,12 +6,17 @@ MAKEFLAGS += --no-print-directory
 
 CACHE := $(or $(LA_ROUTER_CACHE),$(HOME)/.cache/la-router)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
-export PATH := $(HOME)/.cargo/bin:/usr/local/go/bin:$(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/local/go/bin:$(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 TRIPLE := $(shell uname -m)-unknown-linux-musl
 HELM := $(CACHE)/components/helm-$(shell sed -n 's/^HELM=//p' tests/components/install.sh)/helm
 IMAGES := $(CARGO_TARGET_DIR)/images
+
+# Checkouts share this folder, and cargo judges by times: what another checkout has built would pass for this one's.
+ifneq ($(shell cat $(CARGO_TARGET_DIR)/.checkout 2>/dev/null),$(CURDIR))
+$(shell mkdir -p $(CARGO_TARGET_DIR) && git ls-files -z '*.rs' | xargs -0 touch && printf %s $(CURDIR) > $(CARGO_TARGET_DIR)/.checkout)
+endif
 
 # Tests find the binaries here; a test never builds them.
 export LA_ROUTER_BIN ?= $(CARGO_TARGET_DIR)/debug/la-router

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 cache=${LA_ROUTER_CACHE:-$HOME/.cache/la-router}
-export PATH=$HOME/.cargo/bin:/usr/local/go/bin:$PATH:/usr/sbin:/sbin
+export PATH=${CARGO_HOME:-$HOME/.cargo}/bin:/usr/local/go/bin:$PATH:/usr/sbin:/sbin
 packages=()   # Debian packages to install
 missing=()    # what cannot be installed here, one sentence each
 
@@ -34,7 +34,7 @@ install_packages() {
 rust() {
   if ! command -v cargo >/dev/null 2>&1; then
     say "installing rustup, no default toolchain"
-    if ! curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs 2>/dev/null \
+    if ! curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh 2>/dev/null \
       | sh -s -- -y --no-modify-path --profile minimal --default-toolchain none >/dev/null 2>&1; then
       missing+=("cargo: install Rust with rustup, https://rustup.rs")
       return 0

@@ -51,23 +51,6 @@ pub enum AmountError {
     TooLarge(Unit),
 }
 
-/// How many of something, at which price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Priced {
-    /// How many, usually tokens.
-    pub count: u64,
-    /// Nano-dollars for a million of them: 3 USD per million tokens is 3,000,000,000.
-    pub nano_usd_per_million: u64,
-}
-
-/// What all of these cost together, in nano-dollars, rounded up once; nothing when that overflows.
-pub fn cost(parts: &[Priced]) -> Option<u64> {
-    let millionths = parts.iter().try_fold(0_u128, |sum, part| {
-        sum.checked_add(u128::from(part.count) * u128::from(part.nano_usd_per_million))
-    })?;
-    u64::try_from(millionths.div_ceil(1_000_000)).ok()
-}
-
 impl Unit {
     /// All units.
     pub const ALL: [Self; 3] = [Self::Requests, Self::Tokens, Self::Usd];
@@ -194,23 +177,5 @@ mod tests {
                 assert_eq!(unit.parse(&unit.text(part)), Ok(part), "{unit} {part}");
             }
         }
-    }
-
-    #[test]
-    fn cost_is_rounded_up_once_over_all_parts() {
-        let part = |count, nano_usd_per_million| Priced { count, nano_usd_per_million };
-        for (parts, nano, why) in [
-            (vec![], 0, "nothing costs nothing"),
-            (vec![part(1, 3_000_000_000)], 3_000, "3 USD per million"),
-            (vec![part(1, 37_500_000)], 38, "37.5 nano-dollars"),
-            (vec![part(1, 37_500_000), part(1, 37_500_000)], 75, "two halves are a whole"),
-            (vec![part(1, 1)], 1, "a millionth is not free"),
-            (vec![part(0, u64::MAX)], 0, "none of something dear"),
-            (vec![part(u64::MAX, 1_000_000)], u64::MAX, "the most there is"),
-        ] {
-            assert_eq!(cost(&parts), Some(nano), "{why}");
-        }
-        assert_eq!(cost(&[part(u64::MAX, 1_000_001)]), None);
-        assert_eq!(cost(&[part(u64::MAX, u64::MAX), part(u64::MAX, u64::MAX)]), None);
     }
 }

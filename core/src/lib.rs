@@ -9,6 +9,7 @@ pub mod budget;
 pub mod credential;
 pub mod duration;
 pub mod id;
+pub mod price;
 pub mod report;
 pub mod secret;
 pub mod snapshot;

@@ -3,6 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt as _;
 
+use crate::manifests::shape::Shapes;
 use crate::{RouterProxy, RouterToken, UpstreamProvider};
 
 /// All definitions, sorted by name.
@@ -10,11 +11,22 @@ pub fn all_crds() -> [CustomResourceDefinition; 3] {
     [RouterProxy::crd(), RouterToken::crd(), UpstreamProvider::crd()]
 }
 
-/// File name and text of every definition: what `crds/generated/` holds.
+/// File name and text of all that is in `crds/generated/`: the definitions, and the shapes of their specs.
+///
+/// # Errors
+/// When a definition cannot be written, which a test rules out.
+pub fn generated_files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
+    let mut files = crd_files()?;
+    let shapes = Shapes::generate(&all_crds()).map_err(<serde_yaml::Error as serde::ser::Error>::custom)?;
+    files.push(("shapes.json".to_owned(), shapes));
+    Ok(files)
+}
+
+/// File name and text of every definition.
 ///
 /// # Errors
 /// When a definition cannot be written as YAML, which a test rules out.
-pub fn crd_files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
+fn crd_files() -> Result<Vec<(String, String)>, serde_yaml::Error> {
     all_crds()
         .into_iter()
         .map(|crd| {
@@ -42,13 +54,13 @@ mod tests {
     #[test]
     fn committed_definitions_are_those_of_the_kinds() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("generated");
-        let files = crd_files().unwrap();
+        let files = generated_files().unwrap();
         for (name, text) in &files {
             let committed = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
             assert!(&committed == text, "crds/generated/{name} is not what the kinds say; run `make crds`");
         }
         let count = std::fs::read_dir(&folder).unwrap().count();
-        assert_eq!(count, files.len(), "crds/generated has a file that is no kind; delete it");
+        assert_eq!(count, files.len(), "crds/generated has a file that is not generated; delete it");
     }
 
     #[test]

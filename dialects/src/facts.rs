@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-mod cursor;
+pub(crate) mod cursor;
 
-use cursor::{Cursor, Text};
+use cursor::{Cursor, EscapedKey, Text};
 pub use cursor::{MAX_DEPTH, SyntaxError};
 
 /// Longest model id, in bytes.
@@ -81,7 +81,7 @@ pub enum FactsError {
 /// The first fault from the left, or what is missing at the end.
 pub fn scan(body: &[u8]) -> Result<Facts<'_>, FactsError> {
     let text = std::str::from_utf8(body).map_err(|fault| FactsError::NotUtf8 { at: fault.valid_up_to() })?;
-    let mut cursor = Cursor::new(text);
+    let mut cursor = Cursor::new(body);
     cursor.skip_whitespace();
     if !cursor.take(b'{') {
         // Whatever it is, it must be JSON before it can be JSON of the wrong kind.
@@ -90,36 +90,14 @@ pub fn scan(body: &[u8]) -> Result<Facts<'_>, FactsError> {
         return Err(FactsError::NotAnObject);
     }
     let mut found = Found::default();
-    members(&mut cursor, |cursor, key| found.read(cursor, key))?;
+    cursor.members(|cursor, key| found.read(cursor, key))?;
     cursor.end()?;
     found.finish(text)
 }
 
-/// Reads the members of an object whose brace has been taken, to its end.
-fn members<'a>(
-    cursor: &mut Cursor<'a>,
-    mut read: impl FnMut(&mut Cursor<'a>, &'a str) -> Result<(), FactsError>,
-) -> Result<(), FactsError> {
-    cursor.skip_whitespace();
-    if cursor.take(b'}') {
-        return Ok(());
-    }
-    loop {
-        let at = cursor.at();
-        let key = cursor.string()?;
-        if key.has_escape {
-            return Err(FactsError::EscapedKey { at });
-        }
-        cursor.skip_whitespace();
-        cursor.expect(b':')?;
-        cursor.skip_whitespace();
-        read(cursor, cursor.text(&key.span))?;
-        cursor.skip_whitespace();
-        if cursor.take(b'}') {
-            return Ok(());
-        }
-        cursor.expect(b',')?;
-        cursor.skip_whitespace();
+impl From<EscapedKey> for FactsError {
+    fn from(EscapedKey { at }: EscapedKey) -> Self {
+        Self::EscapedKey { at }
     }
 }
 
@@ -128,24 +106,24 @@ struct Found {
     model: Option<Range<usize>>,
     stream: Option<bool>,
     max_tokens: Option<u64>,
-    metadata: bool,
-    session: Option<Range<usize>>,
+    session: Option<Option<Range<usize>>>,
 }
 
 impl Found {
-    /// Reads one member of the body.
-    fn read(&mut self, cursor: &mut Cursor<'_>, key: &str) -> Result<(), FactsError> {
-        match key {
-            "model" => once(&mut self.model, model(cursor)?, "model"),
-            "stream" => once(&mut self.stream, stream(cursor)?, "stream"),
-            "max_tokens" => once(&mut self.max_tokens, max_tokens(cursor)?, "max_tokens"),
-            "metadata" if self.metadata => Err(FactsError::Duplicate { key: "metadata" }),
-            "metadata" => {
-                self.metadata = true;
-                self.session = session(cursor)?;
-                Ok(())
-            }
-            _ => Ok(cursor.skip_value(1)?),
+    /// Reads one member of the body. Keys are compared, not matched: patterns are compiled to one comparison
+    /// per byte.
+    #[inline(always)]
+    fn read(&mut self, cursor: &mut Cursor<'_>, key: &[u8]) -> Result<(), FactsError> {
+        if key == b"model" {
+            once(&mut self.model, model(cursor)?, "model")
+        } else if key == b"stream" {
+            once(&mut self.stream, stream(cursor)?, "stream")
+        } else if key == b"max_tokens" {
+            once(&mut self.max_tokens, max_tokens(cursor)?, "max_tokens")
+        } else if key == b"metadata" {
+            once(&mut self.session, session(cursor)?, "metadata")
+        } else {
+            Ok(cursor.skip_value(1)?)
         }
     }
 
@@ -156,7 +134,7 @@ impl Found {
             model_span,
             stream: self.stream.unwrap_or_default(),
             max_tokens: self.max_tokens,
-            session: self.session.and_then(|span| text.get(span)),
+            session: self.session.flatten().and_then(|span| text.get(span)),
         })
     }
 }
@@ -168,51 +146,64 @@ fn once<T>(slot: &mut Option<T>, value: T, key: &'static str) -> Result<(), Fact
     }
 }
 
+#[inline(always)]
 fn model(cursor: &mut Cursor<'_>) -> Result<Range<usize>, FactsError> {
     let Some(Text { span, has_escape: false }) = string_or_skip(cursor)? else {
         return Err(FactsError::BadModel);
     };
-    let text = cursor.text(&span);
-    let good = (1..=MAX_MODEL_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
+    let name = cursor.bytes(span.clone());
+    let good = (1..=MAX_MODEL_BYTES).contains(&name.len()) && !has_control(name);
     if good { Ok(span) } else { Err(FactsError::BadModel) }
 }
 
+/// Whether a string has control characters that JSON allows: U+007F to U+009F.
+fn has_control(name: &[u8]) -> bool {
+    let is_odd = |b: u8| b >= 0x7f;
+    name.iter().fold(false, |any, b| any | is_odd(*b))
+        && std::str::from_utf8(name).is_ok_and(|name| name.chars().any(char::is_control))
+}
+
+#[inline(always)]
 fn stream(cursor: &mut Cursor<'_>) -> Result<bool, FactsError> {
-    let from = cursor.at();
-    cursor.skip_value(1)?;
-    match cursor.text(&(from..cursor.at())) {
-        "true" => Ok(true),
-        "false" | "null" => Ok(false),
+    match cursor.value(1)? {
+        b"true" => Ok(true),
+        b"false" | b"null" => Ok(false),
         _ => Err(FactsError::BadStream),
     }
 }
 
+#[inline(always)]
 fn max_tokens(cursor: &mut Cursor<'_>) -> Result<u64, FactsError> {
-    let from = cursor.at();
-    cursor.skip_value(1)?;
-    let digits = cursor.text(&(from..cursor.at()));
-    let count: Option<u64> = digits.parse().ok();
-    count.filter(|count| *count <= MAX_OUTPUT_TOKENS).ok_or(FactsError::BadMaxTokens)
+    match cursor.digits() {
+        Some(count) if count <= MAX_OUTPUT_TOKENS => Ok(count),
+        Some(_) => Err(FactsError::BadMaxTokens),
+        None => {
+            cursor.skip_value(1)?;
+            Err(FactsError::BadMaxTokens)
+        }
+    }
 }
 
 /// Finds `user_id` in the value of `metadata`, whatever that is.
+#[inline(always)]
 fn session(cursor: &mut Cursor<'_>) -> Result<Option<Range<usize>>, FactsError> {
     if !cursor.take(b'{') {
         cursor.skip_value(1)?;
         return Ok(None);
     }
     let mut user: Option<Option<Range<usize>>> = None;
-    members(cursor, |cursor, key| match key {
-        "user_id" => {
-            let value = string_or_skip(cursor)?.map(|text| text.span);
-            once(&mut user, value, "metadata.user_id")
+    cursor.members(|cursor, key| {
+        if key != b"user_id" {
+            return Ok(cursor.skip_value(2)?);
         }
-        _ => Ok(cursor.skip_value(2)?),
+        let value = string_or_skip(cursor)?.map(|text| text.span);
+        once(&mut user, value, "metadata.user_id")
     })?;
     Ok(user.flatten())
 }
 
 /// Reads a string, or skips any other value of the top level or one below.
+#[inline(always)]
 fn string_or_skip(cursor: &mut Cursor<'_>) -> Result<Option<Text>, FactsError> {
     if cursor.peek() == Some(b'"') {
         return Ok(Some(cursor.string()?));

@@ -3,6 +3,8 @@
 //! Any split of a stream gives the same events. CR, LF and CRLF end a line, a byte order mark at the very
 //! beginning is skipped, comments and unknown fields are ignored, and an event without its empty line is
 //! no event, all as in the HTML standard. Memory is bounded: what an event has beyond the limit is not kept.
+//!
+//! An event that is written in the usual way and comes in one piece is not copied.
 
 use memchr::memchr2;
 
@@ -87,6 +89,13 @@ impl Decoder {
     pub fn feed(&mut self, bytes: &[u8], mut on: impl FnMut(Event<'_>)) {
         let mut rest = self.skip_mark(bytes);
         while let Some(first) = rest.first() {
+            if let Some((name, data, after)) = self.usual(rest) {
+                if let Some(name) = self.wanted_name(name) {
+                    on(Event { name, data, is_cut: false });
+                }
+                rest = after;
+                continue;
+            }
             if std::mem::take(&mut self.after_cr) && *first == b'\n' {
                 rest = rest.get(1..).unwrap_or_default();
                 continue;
@@ -100,6 +109,21 @@ impl Decoder {
                 Line::Value(_) | Line::Ignored => self.read_value(rest),
             };
         }
+    }
+
+    /// Takes an event whole that is written in the usual way: a line with its name, a line with its data and
+    /// an empty line, all ended by LF. Gives its name, its data and what follows.
+    fn usual<'b>(&self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8], &'b [u8])> {
+        let is_between = self.line == Line::Head && self.head.is_empty() && self.name.is_empty();
+        if !is_between || self.has_data || self.after_cr {
+            return None;
+        }
+        let bytes = bytes.strip_prefix(b"event: ")?;
+        let (name, bytes) = bytes.split_at(memchr2(b'\n', b'\r', bytes)?);
+        let bytes = bytes.strip_prefix(b"\ndata: ")?;
+        let (data, bytes) = bytes.split_at(memchr2(b'\n', b'\r', bytes)?);
+        let bytes = bytes.strip_prefix(b"\n\n")?;
+        (name.len() <= MAX_NAME_BYTES && data.len() <= self.limit_bytes).then_some((name, data, bytes))
     }
 
     /// Skips a byte order mark, whose bytes may come one by one, at the very beginning.
@@ -191,24 +215,28 @@ impl Decoder {
     }
 
     fn keep(&mut self, part: &[u8]) {
-        let room = self.limit_bytes.saturating_sub(self.data.len());
-        if part.len() > room || !self.is_wanted() {
+        // Once cut, a hole must not be joined over.
+        if self.is_cut || self.wanted_name(&self.name).is_none() {
             self.is_cut = self.is_cut || !part.is_empty();
             return;
         }
-        // Once cut, a hole must not be joined over.
-        if !self.is_cut {
-            self.data.extend_from_slice(part);
-        }
+        let room = self.limit_bytes.saturating_sub(self.data.len());
+        self.is_cut = part.len() > room;
+        self.data.extend_from_slice(part.get(..room).unwrap_or(part));
     }
 
-    fn is_wanted(&self) -> bool {
-        self.wanted.is_none_or(|names| names.contains(&name_of(&self.name)))
+    /// The name of an event, if such events are wanted.
+    fn wanted_name<'b>(&self, name: &'b [u8]) -> Option<&'b str> {
+        let Some(names) = self.wanted else { return Some(name_of(name)) };
+        let name: &[u8] = if name.is_empty() { b"message" } else { name };
+        names.iter().copied().find(|wanted| wanted.as_bytes() == name)
     }
 
     fn dispatch(&mut self, on: &mut impl FnMut(Event<'_>)) {
-        if self.has_data && self.is_wanted() {
-            on(Event { name: name_of(&self.name), data: &self.data, is_cut: self.is_cut });
+        if self.has_data
+            && let Some(name) = self.wanted_name(&self.name)
+        {
+            on(Event { name, data: &self.data, is_cut: self.is_cut });
         }
         self.name.clear();
         self.data.clear();

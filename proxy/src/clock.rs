@@ -15,12 +15,18 @@ pub fn unix_seconds() -> i64 {
 pub fn monotonic_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(Instant::now);
-    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    let since = start.elapsed();
+    since.as_secs() * 1_000 + u64::from(since.subsec_millis())
 }
 
 thread_local! {
     static NOTED_MS: Cell<u64> = const { Cell::new(0) };
+    /// The date as it was written last, and the noted second in which it was.
+    static DATE: Cell<(u64, HttpDate)> = const { Cell::new((u64::MAX, *b"Thu, 01 Jan 1970 00:00:00 GMT")) };
 }
+
+/// A wall clock's second as HTTP writes it (RFC 9110 §5.6.7).
+pub type HttpDate = [u8; 29];
 
 /// Reads [`monotonic_ms`] for everything that this thread does until the next call.
 pub fn note() -> u64 {
@@ -32,4 +38,17 @@ pub fn note() -> u64 {
 /// What was read last by [`note`] on this thread: good for what is swept four times a second, and free.
 pub fn noted_ms() -> u64 {
     NOTED_MS.get()
+}
+
+/// The wall clock for a `date` field; read once a second.
+#[expect(clippy::disallowed_methods, reason = "this is the edge where the wall clock is read")]
+pub fn http_date() -> HttpDate {
+    let second = noted_ms() / 1_000;
+    let (written_in, mut date) = DATE.get();
+    if written_in != second {
+        let text = httpdate::fmt_http_date(SystemTime::now());
+        date = text.as_bytes().first_chunk().copied().unwrap_or(date);
+        DATE.set((second, date));
+    }
+    date
 }

@@ -5,14 +5,10 @@
 //! token, so the port is loopback only unless told otherwise. Which operations exist, and which headers
 //! may pass, is the gateway's to decide.
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
 use la_core::snapshot::Snapshot;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
@@ -28,6 +24,7 @@ use desk::Desk;
 
 use crate::app::{Failure, Stop, not_bound};
 use crate::config::live::Live;
+use crate::listener::client::Client;
 use crate::listener::seat::SWEEP_EVERY_MS;
 use crate::listener::{connection, socket};
 use crate::settings::ForwardSettings;
@@ -103,11 +100,14 @@ fn welcome(desk: &Rc<Desk>, socket: TcpStream) {
     let desk = Rc::clone(desk);
     tokio::task::spawn_local(async move {
         let seat = desk.seats().take();
-        let service = service_fn(|request: Request<Incoming>| {
-            let answer = outgoing::handle(Rc::clone(&desk), Rc::clone(&seat), request);
-            async { Ok::<_, Infallible>(answer.await) }
-        });
-        connection::converse(&seat, socket, service).await;
+        connection::sit(&seat, async {
+            let mut client = Client::new(socket, Rc::clone(&seat), Rc::clone(&desk.buffers));
+            while let Some(head) = client.request().await {
+                outgoing::handle(&desk, &mut client, head).await;
+            }
+            client.close().await;
+        })
+        .await;
         drop(place);
     });
 }

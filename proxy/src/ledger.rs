@@ -24,7 +24,7 @@ mod state;
 
 use embedded::KeeperHandle;
 pub use embedded::OpenError;
-use state::{Ending, Refusal, Shared, State};
+use state::{Ending, Refusal, Shared, State, Taken};
 
 /// When a grant is late enough to say so. One takes about 0.3 ms, under heavy load some 100 ms.
 const LATE_AFTER: Duration = Duration::from_secs(1);
@@ -122,12 +122,21 @@ impl Ledger {
     /// When a limit refuses it, or the ledger cannot answer for it.
     pub async fn reserve(&self, demand: &Demand<'_>, now_ms: u64) -> Result<Reservation, ReserveError> {
         let job = |state: &mut State| state.reserve(demand, now_ms);
-        let hold = match self.shared.with(job) {
+        let taken = match self.shared.with(job) {
             // Boxed: it is rare, and the future of every request would carry it.
             Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(&self.shared, job)).await?,
             other => other.map_err(ReserveError::from)?,
         };
-        Ok(Reservation { shared: Arc::clone(&self.shared), hold: Some(hold), reserved: demand.amounts })
+        let Taken { hold, losses } = taken;
+        let shared = Arc::clone(&self.shared);
+        let reservation = Reservation { shared, hold: Some(hold), reserved: demand.amounts };
+        Unwritten { reservation: Some(reservation), losses }.written_down().await
+    }
+
+    /// Writes down what [`Reservation::settle_soon`] has left. For whoever is about to wait.
+    pub fn write_down(&self) {
+        // A failure is the ledger's trouble from now on, and refuses the next reservation.
+        let _ = self.shared.with(State::write_down);
     }
 
     /// Takes one request out of the lifetime budget of `subject`. `now` is in Unix seconds.
@@ -256,6 +265,32 @@ impl Drop for Ledger {
     }
 }
 
+/// A reservation that nothing may follow from yet. Dropped, it never was.
+struct Unwritten {
+    reservation: Option<Reservation>,
+    losses: u64,
+}
+
+impl Unwritten {
+    /// Waits until it is written down. Whatever else is ready on this thread goes first, so that what it
+    /// reserves and settles is written with it: one write for many requests.
+    async fn written_down(mut self) -> Result<Reservation, ReserveError> {
+        tokio::task::yield_now().await;
+        let unusable = || ReserveError::Unavailable("the reservation has ended".to_owned());
+        let shared = &self.reservation.as_ref().ok_or_else(unusable)?.shared;
+        shared.with(|state| state.write_through(self.losses)).map_err(ReserveError::Unavailable)?;
+        self.reservation.take().ok_or_else(unusable)
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        if let Some(reservation) = self.reservation.take() {
+            reservation.release();
+        }
+    }
+}
+
 impl Reservation {
     /// Takes more before an attempt that may be billed besides an earlier one, under all that covers it then.
     ///
@@ -282,6 +317,13 @@ impl Reservation {
         self.end(Some(spent))
     }
 
+    /// Like [`Reservation::settle`], but written down with the next reservation or by
+    /// [`Ledger::write_down`], which the caller sees to. A crash before that charges the request as reserved.
+    pub fn settle_soon(mut self, spent: &Spent) -> Settled {
+        let Some(hold) = self.hold.take() else { return Settled::default() };
+        self.shared.with(|state| state.end(hold, Some(spent)))
+    }
+
     /// Ends the reservation as a request that never went upstream.
     pub fn release(mut self) {
         self.end(None);
@@ -289,7 +331,12 @@ impl Reservation {
 
     fn end(&mut self, spent: Option<&Spent>) -> Settled {
         let Some(hold) = self.hold.take() else { return Settled::default() };
-        self.shared.with(|state| state.end(hold, spent))
+        self.shared.with(|state| {
+            let settled = state.end(hold, spent);
+            // A failure is the ledger's trouble from now on; memory knows of the end, and writes it later.
+            let _ = state.write_down();
+            settled
+        })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod data_dir;
 pub mod forward;
 pub mod harden;
+pub mod http1;
 pub mod ledger;
 pub mod listener;
 pub mod logs;

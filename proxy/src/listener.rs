@@ -13,13 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 mod accept;
+pub(crate) mod client;
 pub(crate) mod connection;
-mod framing;
-mod guard;
-mod head;
 pub mod seat;
 pub(crate) mod socket;
-pub mod violation;
 pub mod worker;
 
 use accept::Shared;

@@ -6,10 +6,8 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderValue, Response};
 
-pub mod answer;
 pub mod authenticate;
 
 mod admit;
@@ -20,28 +18,34 @@ mod relay;
 mod resolve;
 mod substitute;
 
-use answer::Answer;
-use forward::Way;
+use forward::{Outgoing, Way};
 use read::Content;
 
 use crate::clock;
-use crate::listener::seat::Seat;
+use crate::http1::request::RequestHead;
+use crate::http1::violation::Violation;
+use crate::listener::client::Client;
 use crate::listener::worker::Worker;
 use crate::observe::line::Line;
 use crate::refuse::{self, Refusal, X_REQUEST_ID};
 use crate::surface::{self, Operation};
 
 /// Answers one request.
-pub async fn handle(worker: Rc<Worker>, seat: Rc<Seat>, request: Request<Incoming>) -> Response<Answer> {
-    let mut line = Line::begin(&worker);
-    let served = match seat.next_request() {
-        Some(violation) => Err(Refusal::Head(violation)),
-        None => serve(&worker, &seat, request, &mut line).await,
+pub(crate) async fn handle(worker: &Rc<Worker>, client: &mut Client, head: Result<RequestHead, Violation>) {
+    let mut line = Line::begin(worker);
+    let served = match head {
+        Ok(head) => {
+            let served = serve(worker, client, &head, &mut line).await;
+            client.recycle(head);
+            served
+        }
+        Err(violation) => Err(Refusal::Head(violation)),
     };
     match served {
-        Ok(Served::Local) => local(&seat, line),
-        Ok(Served::Upstream(task, answered)) => relay::begin(task, answered, line).map(Answer::relayed),
-        Err(refusal) => refused(&worker, &seat, &refusal, line),
+        Ok(Served::Local) => local(client, line),
+        Ok(Served::Upstream(task, answered)) => relay::run(task, answered, line, client).await,
+        Err(Refusal::Gone) => client.cut(),
+        Err(refusal) => refused(worker, client, &refusal, line),
     }
 }
 
@@ -56,60 +60,61 @@ enum Served {
 
 async fn serve(
     worker: &Rc<Worker>,
-    seat: &Rc<Seat>,
-    request: Request<Incoming>,
+    client: &mut Client,
+    head: &RequestHead,
     line: &mut Line,
 ) -> Result<Served, Refusal> {
-    let (head, body) = request.into_parts();
-    let found = surface::of(&head)?;
+    let found = surface::of(head)?;
     line.kind = surface::kind(found.operation);
     if found.operation.is_local() {
         return Ok(Served::Local);
     }
-    let caller =
-        authenticate::caller(worker.live.load(), &worker.memo, &head.headers, clock::unix_seconds())?;
+    let caller = authenticate::caller(worker.live.load(), &worker.memo, head, clock::unix_seconds())?;
     line.token(&caller.token);
-    seat.depend_on(&caller.token, &caller.live);
+    client.seat().depend_on(&caller.token, &caller.live);
     let content = match found.operation {
         Operation::Messages => {
             authenticate::not_exhausted(&caller, &worker.ledger)?;
-            read::content(worker, seat, &head.headers, body).await?
+            read::content(worker, client, head).await?
         }
-        Operation::CountTokens => read::content(worker, seat, &head.headers, body).await?,
+        Operation::CountTokens => read::content(worker, client, head).await?,
         _ => Content::none(worker),
     };
-    line.model(content.model());
-    let provider = resolve::provider(&caller.live, &found, &content)?;
+    let model = content.model(head);
+    line.model(model);
+    let provider = resolve::provider(&caller.live, &found, model)?;
     let mut admitted = admit::request(&worker.ledger, found.operation, &caller).await?;
     let chosen = choose::account(&provider, caller.now)?;
     line.account(&chosen.account);
-    let Content { bytes, share, .. } = content;
-    let outgoing = substitute::request(&found, &provider.endpoint, &chosen.proof, &head.headers, bytes)?;
-    let way = Way { worker, seat, provider: &provider };
-    let answered = forward::send(way, &mut admitted, outgoing).await?;
-    drop(share);
-    if answered.response.status() == http::StatusCode::UNAUTHORIZED {
+    let body = content.bytes(head);
+    let mut outgoing = worker.buffers.take();
+    substitute::head(&mut outgoing, &found, (&provider.endpoint, &chosen.proof), head, body.len());
+    let way = Way { worker, provider: &provider };
+    let answered = forward::send(way, client, &mut admitted, Outgoing { head: &outgoing, body }).await;
+    worker.buffers.give(outgoing);
+    let answered = answered?;
+    if answered.head.status == 401 {
         worker.live.mark_unauthorized(&chosen.account);
     }
-    let task = relay::Task { worker: Rc::clone(worker), seat: Rc::clone(seat), provider, admitted };
+    let task = relay::Task { worker: Rc::clone(worker), provider, admitted };
     Ok(Served::Upstream(task, answered))
 }
 
-fn local(seat: &Seat, mut line: Line) -> Response<Answer> {
-    let mut response = Response::new(Answer::fixed(Bytes::from_static(b"ok")));
+fn local(client: &mut Client, mut line: Line) {
+    let mut response = Response::new(Bytes::from_static(b"ok"));
     if let Ok(id) = HeaderValue::from_str(line.id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
     line.conclude(200, "complete", None);
-    seat.leave_request();
-    response
+    client.seat().leave_request();
+    client.answer(&response);
 }
 
-fn refused(worker: &Worker, seat: &Seat, refusal: &Refusal, mut line: Line) -> Response<Answer> {
+fn refused(worker: &Worker, client: &mut Client, refusal: &Refusal, mut line: Line) {
     let response = refuse::answer(refusal, line.id);
     let reason = refuse::reason(refusal);
     worker.metrics.refusal(reason);
     line.conclude(response.status().as_u16(), reason.label(), None);
-    seat.leave_request();
-    response.map(Answer::fixed)
+    client.seat().leave_request();
+    client.answer(&response);
 }

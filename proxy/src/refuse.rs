@@ -13,8 +13,8 @@ use la_dialects::anthropic::error::{self, kinds};
 use la_dialects::anthropic::surface::NotFound;
 use la_dialects::facts::FactsError;
 
+use crate::http1::violation::Violation;
 use crate::listener::seat::End;
-use crate::listener::violation::Violation;
 use crate::listener::worker::RequestId;
 use crate::observe::metrics::Reason;
 
@@ -83,9 +83,6 @@ pub enum Refusal {
     /// No account has a usable credential.
     #[error("no usable credential: {}", accounts(.0))]
     NoAccount(Vec<AccountReport>),
-    /// The provider's base URL and the operation make no target.
-    #[error("the provider's base URL cannot be called")]
-    Target,
     /// The vendor cannot be reached.
     #[error("provider {provider} cannot be reached")]
     Unreachable {
@@ -123,6 +120,9 @@ pub enum Refusal {
     /// The router is stopping.
     #[error("the router is stopping; try again")]
     Stopping,
+    /// The client has gone, and nobody is told.
+    #[error("client has gone")]
+    Gone,
 }
 
 fn accounts(reports: &[AccountReport]) -> String {
@@ -169,6 +169,7 @@ pub fn ended(end: End, provider: &str, what: &'static str) -> Refusal {
         End::Revoked => Refusal::Standing("revoked"),
         End::Suspended => Refusal::Standing("suspended"),
         End::Stopping => Refusal::Stopping,
+        End::Gone => Refusal::Gone,
     }
 }
 
@@ -180,7 +181,7 @@ pub fn event(end: Ending, id: RequestId) -> Bytes {
         Ending::Ended(End::Overdue) => (kinds::TIMEOUT, "the answer took longer than is allowed"),
         Ending::Ended(End::Revoked) => (kinds::PERMISSION, "this token was revoked"),
         Ending::Ended(End::Suspended) => (kinds::PERMISSION, "this token was suspended"),
-        Ending::Ended(End::Stopping) => (kinds::API, "the router is stopping; try again"),
+        Ending::Ended(End::Stopping | End::Gone) => (kinds::API, "the router is stopping; try again"),
     };
     Bytes::from(error::event(kind, message, id.as_str()))
 }
@@ -211,9 +212,8 @@ pub fn reason(refusal: &Refusal) -> Reason {
         Refusal::Model { .. } | Refusal::NoProvider => Reason::Model,
         Refusal::Ledger => Reason::Ledger,
         Refusal::NoAccount(_) => Reason::Account,
-        Refusal::Stopping => Reason::Connections,
-        Refusal::Target
-        | Refusal::Unreachable { .. }
+        Refusal::Stopping | Refusal::Gone => Reason::Connections,
+        Refusal::Unreachable { .. }
         | Refusal::Broken { .. }
         | Refusal::Timeout { .. }
         | Refusal::Answer { .. }
@@ -235,13 +235,12 @@ fn class(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, kinds::REQUEST_TOO_LARGE),
         Refusal::BodyCompressed => (StatusCode::UNSUPPORTED_MEDIA_TYPE, kinds::INVALID_REQUEST),
         Refusal::BodySlow => (StatusCode::REQUEST_TIMEOUT, kinds::INVALID_REQUEST),
-        Refusal::NoMemory | Refusal::Ledger | Refusal::Stopping => {
+        Refusal::NoMemory | Refusal::Ledger | Refusal::Stopping | Refusal::Gone => {
             (StatusCode::SERVICE_UNAVAILABLE, kinds::API)
         }
         Refusal::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, kinds::TIMEOUT),
         Refusal::NoProvider
         | Refusal::NoAccount(_)
-        | Refusal::Target
         | Refusal::Unreachable { .. }
         | Refusal::Broken { .. }
         | Refusal::Answer { .. }

@@ -1,13 +1,13 @@
 //! Which operation a request asks for. The table itself belongs to the dialect.
 
-use http::request::Parts;
 pub use la_dialects::anthropic::surface::{Found, NotFound, Operation, find};
 
+use crate::http1::request::RequestHead;
 use crate::observe::metrics::Kind;
 
 /// Finds the operation behind a head, from its method and target as received.
-pub fn of(head: &Parts) -> Result<Found<'_>, NotFound> {
-    find(head.method.as_str(), head.uri.path(), head.uri.query())
+pub(crate) fn of(head: &RequestHead) -> Result<Found<'_>, NotFound> {
+    find(head.method(), head.path(), head.query())
 }
 
 /// The operation as a metric's label.

@@ -4,10 +4,12 @@
 //! request at a time, the one used last is used first, and it is kept only after an answer that ended
 //! cleanly.
 
+pub mod connection;
 pub mod connector;
 pub mod endpoint;
 mod pool;
 mod stream;
 
-pub use connector::{ConnectError, Sender, connect};
+pub use connection::Connection;
+pub use connector::{ConnectError, connect};
 pub use pool::Pool;

@@ -4,7 +4,6 @@
 //! is there twice. Reading the files themselves is left to the caller, and so is what only shows when all
 //! objects meet: [`crate::compile`] reports that, and [`Manifests::locate`] says in which file.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -17,12 +16,12 @@ use crate::{RouterProxy, RouterToken, UpstreamProvider};
 mod core_kinds;
 mod document;
 mod object;
-mod shape;
+pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
 
 use object::Object;
-use shape::Shape;
+use shape::Shapes;
 
 /// The namespace of objects that name none, as with `kubectl`.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -91,7 +90,7 @@ pub struct Reading {
 
 /// Reads manifests from pairs of file name and text, leaving out faulty objects.
 pub fn read_usable(files: &[(String, String)]) -> Reading {
-    let mut reader = Reader::default();
+    let mut reader = Reader { shapes: Shapes::read(), ..Reader::default() };
     let mut is_partial = false;
     for (file, text) in files {
         for (number, document) in document::split(text).into_iter().enumerate() {
@@ -149,30 +148,22 @@ struct Reader {
     shapes: Shapes,
 }
 
-/// The shapes of the specs, made when the first object of a kind comes.
-#[derive(Default)]
-struct Shapes {
-    token: OnceCell<Shape>,
-    provider: OnceCell<Shape>,
-    proxy: OnceCell<Shape>,
-}
-
 impl Reader {
     fn take(&mut self, mut object: Object<'_>) {
         match (object.api_version(), object.kind()) {
             (API_VERSION, "RouterToken") => {
-                let shape = self.shapes.token.get_or_init(Shape::of_spec::<RouterToken>);
+                let shape = &self.shapes.router_token;
                 let token = object.typed(shape, |token: &RouterToken| rules::router_token(&token.spec));
                 self.keep(object, token, |read, _, token| read.tokens.push(token));
             }
             (API_VERSION, "UpstreamProvider") => {
-                let shape = self.shapes.provider.get_or_init(Shape::of_spec::<UpstreamProvider>);
+                let shape = &self.shapes.upstream_provider;
                 let provider = object.typed(shape, provider_rules);
                 self.keep(object, provider, |read, _, provider| read.providers.push(provider));
             }
             (API_VERSION, "RouterProxy") => {
                 let name = object.name().to_owned();
-                let shape = self.shapes.proxy.get_or_init(Shape::of_spec::<RouterProxy>);
+                let shape = &self.shapes.router_proxy;
                 let proxy =
                     object.typed(shape, |proxy: &RouterProxy| rules::router_proxy(&name, &proxy.spec));
                 self.keep(object, proxy, |read, _, proxy| read.proxies.push(proxy));

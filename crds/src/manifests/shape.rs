@@ -1,40 +1,100 @@
 //! Whether a value has the shape that a structural schema asks for; every fault at once.
 //!
-//! Knows the part of JSON Schema that our definitions use, and nothing of CEL: see [`crate::rules`].
+//! Knows the part of JSON Schema that our definitions use, and nothing of CEL: see [`crate::rules`]. The
+//! shapes of our kinds are read from `generated/shapes.json`: making their schemas anew at every start
+//! took longer than all else that a start reads.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
-};
-use kube_core::CustomResourceExt;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use regex_lite::Regex;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::rules::Broken;
 use crate::schema;
 
-/// A structural schema.
-pub(super) struct Shape(JSONSchemaProps);
+const SHAPES: &str = include_str!("../../generated/shapes.json");
+
+/// A structural schema, as far as it is looked at here. An empty one allows nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shape {
+    r#type: Option<String>,
+    format: Option<String>,
+    nullable: Option<bool>,
+    properties: Option<BTreeMap<String, Self>>,
+    required: Option<Vec<String>>,
+    one_of: Option<Vec<Self>>,
+    additional_properties: Option<Box<Self>>,
+    max_properties: Option<i64>,
+    items: Option<Box<Self>>,
+    min_items: Option<i64>,
+    max_items: Option<i64>,
+    #[serde(rename = "x-kubernetes-list-type")]
+    list_type: Option<String>,
+    #[serde(rename = "x-kubernetes-list-map-keys")]
+    list_map_keys: Option<Vec<String>>,
+    r#enum: Option<Vec<Value>>,
+    pattern: Option<String>,
+    min_length: Option<i64>,
+    max_length: Option<i64>,
+    minimum: Option<f64>,
+    maximum: Option<f64>,
+    #[serde(rename = "x-kubernetes-int-or-string")]
+    int_or_string: Option<bool>,
+}
+
+/// The shapes of the specs of our kinds.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Shapes {
+    pub(super) router_proxy: Shape,
+    pub(super) router_token: Shape,
+    pub(super) upstream_provider: Shape,
+}
+
+impl Shapes {
+    /// Those that were generated.
+    pub(super) fn read() -> Self {
+        serde_json::from_str(SHAPES).unwrap_or_default()
+    }
+
+    /// What is to be in `generated/shapes.json`.
+    pub(crate) fn generate(definitions: &[CustomResourceDefinition]) -> serde_json::Result<String> {
+        let mut shapes = Map::new();
+        for definition in definitions {
+            let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
+            let root = schema.and_then(|schema| schema.open_api_v3_schema.as_ref());
+            let spec = root.and_then(|root| root.properties.as_ref()).and_then(|fields| fields.get("spec"));
+            let shape: Shape = serde_json::from_value(serde_json::to_value(spec)?)?;
+            shapes.insert(definition.spec.names.kind.clone(), without_nulls(serde_json::to_value(shape)?));
+        }
+        serde_json::to_string(&shapes).map(|text| text + "\n")
+    }
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let given = fields.into_iter().filter(|(_, value)| !value.is_null());
+            given.map(|(key, value)| (key, without_nulls(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
 
 impl Shape {
     /// The schema written as JSON; one that cannot be read allows nothing.
     pub(super) fn of(schema: Value) -> Self {
-        let nothing = || JSONSchemaProps { type_: Some("nothing".to_owned()), ..JSONSchemaProps::default() };
-        Self(serde_json::from_value(schema).unwrap_or_else(|_| nothing()))
-    }
-
-    /// The schema of a kind's `spec`.
-    pub(super) fn of_spec<T: CustomResourceExt>() -> Self {
-        let definition = T::crd();
-        let schema = definition.spec.versions.first().and_then(|version| version.schema.as_ref());
-        let root = schema.and_then(|schema| schema.open_api_v3_schema.as_ref());
-        let spec = root.and_then(|root| root.properties.as_ref()).and_then(|fields| fields.get("spec"));
-        spec.cloned().map_or_else(|| Self::of(Value::Null), Self)
+        serde_json::from_value(schema).unwrap_or_default()
     }
 
     /// What is wrong with `value`, which stands at `path`.
     pub(super) fn faults(&self, path: &str, value: &Value) -> Vec<Broken> {
         let mut walk = Walk { faults: Vec::new() };
-        walk.value(path, value, &self.0);
+        walk.value(path, value, self);
         walk.faults
     }
 }
@@ -48,14 +108,14 @@ impl Walk {
         self.faults.push(Broken { field: path.to_owned(), message: message.into() });
     }
 
-    fn value(&mut self, path: &str, value: &Value, schema: &JSONSchemaProps) {
+    fn value(&mut self, path: &str, value: &Value, schema: &Shape) {
         if value.is_null() {
             if schema.nullable != Some(true) {
                 self.fault(path, "is empty; give it a value or leave it out");
             }
             return;
         }
-        if schema.x_kubernetes_int_or_string == Some(true) {
+        if schema.int_or_string == Some(true) {
             match value {
                 Value::String(text) => self.text(path, text, schema),
                 Value::Number(number) if number.is_i64() => {}
@@ -63,7 +123,7 @@ impl Walk {
             }
             return;
         }
-        match (schema.type_.as_deref().unwrap_or_default(), value) {
+        match (schema.r#type.as_deref().unwrap_or_default(), value) {
             ("object", Value::Object(fields)) => self.object(path, fields, schema),
             ("array", Value::Array(items)) => self.array(path, items, schema),
             ("string", Value::String(text)) => self.text(path, text, schema),
@@ -89,13 +149,14 @@ impl Walk {
         self.fault(path, format!("must be {wanted}, is {found}{hint}"));
     }
 
-    fn object(&mut self, path: &str, fields: &Map<String, Value>, schema: &JSONSchemaProps) {
-        let known = schema.properties.clone().unwrap_or_default();
+    fn object(&mut self, path: &str, fields: &Map<String, Value>, schema: &Shape) {
+        let none = BTreeMap::new();
+        let known = schema.properties.as_ref().unwrap_or(&none);
         for (key, value) in fields {
             let path = format!("{path}.{key}");
             match (known.get(key), &schema.additional_properties) {
                 (Some(field), _) => self.value(&path, value, field),
-                (None, Some(JSONSchemaPropsOrBool::Schema(entry))) => self.value(&path, value, entry),
+                (None, Some(entry)) => self.value(&path, value, entry),
                 (None, _) => {
                     let names: Vec<_> = known.keys().map(String::as_str).collect();
                     self.fault(&path, format!("is not a field here; known are {}", names.join(", ")));
@@ -115,7 +176,7 @@ impl Walk {
     }
 
     /// Of the members of a union exactly one must be there.
-    fn union(&mut self, path: &str, fields: &Map<String, Value>, schema: &JSONSchemaProps) {
+    fn union(&mut self, path: &str, fields: &Map<String, Value>, schema: &Shape) {
         let branches = schema.one_of.iter().flatten();
         let members: Vec<_> = branches.flat_map(|branch| branch.required.iter().flatten()).collect();
         let given = members.iter().filter(|member| fields.contains_key(**member)).count();
@@ -126,13 +187,13 @@ impl Walk {
         self.fault(path, format!("must have exactly one of {}", names.join(", ")));
     }
 
-    fn array(&mut self, path: &str, items: &[Value], schema: &JSONSchemaProps) {
+    fn array(&mut self, path: &str, items: &[Value], schema: &Shape) {
         let (least, most) = (schema.min_items.unwrap_or(0), schema.max_items);
         if exceeds_at_least(items.len(), least) || most.is_some_and(|most| exceeds(items.len(), most)) {
             let bounds = most.map_or_else(|| format!("at least {least}"), |most| bounds(least, most));
             self.fault(path, format!("must have {bounds} entries, has {}", items.len()));
         }
-        let Some(JSONSchemaPropsOrArray::Schema(entry)) = &schema.items else { return };
+        let Some(entry) = &schema.items else { return };
         for (at, item) in items.iter().enumerate() {
             self.value(&format!("{path}[{at}]"), item, entry);
         }
@@ -140,9 +201,9 @@ impl Walk {
     }
 
     /// Keys of maps must differ.
-    fn repeated(&mut self, path: &str, items: &[Value], schema: &JSONSchemaProps) {
-        let keys = schema.x_kubernetes_list_map_keys.clone().unwrap_or_default();
-        let identity = |item: &Value| match schema.x_kubernetes_list_type.as_deref() {
+    fn repeated(&mut self, path: &str, items: &[Value], schema: &Shape) {
+        let keys = schema.list_map_keys.as_deref().unwrap_or_default();
+        let identity = |item: &Value| match schema.list_type.as_deref() {
             Some("map") => keys.iter().map(|key| item.get(key).cloned()).collect::<Option<Vec<_>>>(),
             _ => None,
         };
@@ -155,7 +216,7 @@ impl Walk {
         }
     }
 
-    fn text(&mut self, path: &str, text: &str, schema: &JSONSchemaProps) {
+    fn text(&mut self, path: &str, text: &str, schema: &Shape) {
         let characters = text.chars().count();
         let least = schema.min_length.unwrap_or(0);
         if exceeds_at_least(characters, least)
@@ -166,7 +227,7 @@ impl Walk {
             self.fault(path, format!("must have {bounds} characters, has {characters}"));
             return;
         }
-        let choices: Vec<_> = schema.enum_.iter().flatten().filter_map(|choice| choice.0.as_str()).collect();
+        let choices: Vec<_> = schema.r#enum.iter().flatten().filter_map(Value::as_str).collect();
         if !choices.is_empty() && !choices.contains(&text) {
             self.fault(path, format!("{text:?} must be one of {}", choices.join(", ")));
         }
@@ -177,7 +238,7 @@ impl Walk {
         }
     }
 
-    fn number(&mut self, path: &str, number: Option<i64>, schema: &JSONSchemaProps) {
+    fn number(&mut self, path: &str, number: Option<i64>, schema: &Shape) {
         let Some(number) = number else { return };
         let too_small = schema.minimum.is_some_and(|least| to_float(number) < least);
         let too_large = schema.maximum.is_some_and(|most| to_float(number) > most);

@@ -5,6 +5,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use la_core::credential::Credential;
@@ -203,7 +204,9 @@ fn upstreams(snapshot: &Snapshot, findings: &mut Findings) -> Result<(), Failure
 fn reach(runtime: &tokio::runtime::Runtime, base_url: &str) -> Result<(), String> {
     let endpoint = Endpoint::parse(base_url).map_err(|e| e.to_string())?;
     let local = tokio::task::LocalSet::new();
-    let connected = async { tokio::time::timeout(CONNECT_PATIENCE, connect(&endpoint.place)).await };
+    let buffers = Rc::default();
+    let connected =
+        async { tokio::time::timeout(CONNECT_PATIENCE, connect(&endpoint.place, &buffers)).await };
     match local.block_on(runtime, connected) {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),

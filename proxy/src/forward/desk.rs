@@ -1,30 +1,20 @@
 //! What the one thread forwards with: the token, the gateway's address, and connections to both sides.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 
 use super::probe::Readiness;
 use super::token::TokenFile;
-use crate::clock;
 use crate::config::live::Live;
+use crate::http1::buffers::Buffers;
 use crate::listener::seat::Seats;
 use crate::listener::worker::{RequestId, RequestIds};
 use crate::settings::ForwardSettings;
+use crate::upstream::Pool;
 use crate::upstream::endpoint::Endpoint;
-
-/// How long a connection to the gateway is kept without a request; the gateway keeps it for 75 s.
-const KEPT_MS: u64 = 30_000;
-
-/// Most connections to the gateway that wait for their next request.
-const MAX_KEPT: usize = 64;
-
-/// A connection to the gateway.
-pub(super) type Sender = SendRequest<Incoming>;
 
 /// The thread's own things.
 pub(super) struct Desk {
@@ -32,7 +22,10 @@ pub(super) struct Desk {
     token: TokenFile,
     seats: Seats,
     ids: RequestIds,
-    kept: RefCell<Vec<(Sender, u64)>>,
+    /// Connections to the gateway.
+    pub(super) pool: Pool,
+    /// Memory that goes round.
+    pub(super) buffers: Rc<Buffers>,
     open: Rc<Cell<usize>>,
     readiness: Arc<Readiness>,
 }
@@ -49,7 +42,8 @@ impl Desk {
             token: TokenFile::new(settings.token_file.clone()),
             seats: Seats::default(),
             ids: RequestIds::new(),
-            kept: RefCell::default(),
+            pool: Pool::default(),
+            buffers: Rc::default(),
             open: Rc::default(),
             readiness: Arc::default(),
         };
@@ -78,28 +72,8 @@ impl Desk {
     /// Wakes whatever is due, lets go of old connections, and looks at the token's file.
     pub(super) fn sweep(&self, nothing: &Arc<Live>) {
         self.seats.sweep(nothing);
-        let oldest_ms = clock::monotonic_ms().saturating_sub(KEPT_MS);
-        self.kept.borrow_mut().retain(|(sender, since_ms)| *since_ms >= oldest_ms && !sender.is_closed());
+        self.pool.sweep();
         self.follow_token();
-    }
-
-    /// A connection to the gateway that waits for a request.
-    pub(super) fn take(&self) -> Option<Sender> {
-        let mut kept = self.kept.borrow_mut();
-        while let Some((sender, _)) = kept.pop() {
-            if !sender.is_closed() {
-                return Some(sender);
-            }
-        }
-        None
-    }
-
-    /// Keeps a connection whose last answer ended cleanly.
-    pub(super) fn keep(&self, sender: Sender) {
-        let mut kept = self.kept.borrow_mut();
-        if kept.len() < MAX_KEPT && !sender.is_closed() {
-            kept.push((sender, clock::monotonic_ms()));
-        }
     }
 
     /// A place for one more client, if there are fewer than `most`.

@@ -1,18 +1,25 @@
 //! One request on its way to the gateway: the client's own credentials are left behind, ours is attached.
 
-use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
 use la_dialects::anthropic::error::{self, kinds};
 
-use super::desk::{Desk, Sender};
-use super::relay::{self, Passing};
-use crate::listener::seat::{End, Seat};
-use crate::refuse::{self, X_REQUEST_ID};
-use crate::upstream::connector;
+use super::desk::Desk;
+use super::relay;
+use crate::http1::body::Framing;
+use crate::http1::buffers::Buffers;
+use crate::http1::request::RequestHead;
+use crate::http1::response::ResponseHead;
+use crate::http1::violation::Violation;
+use crate::http1::write::{self, field};
+use crate::listener::client::{BodyError, Client};
+use crate::listener::seat::End;
+use crate::refuse::{self, Refusal, X_REQUEST_ID};
+use crate::upstream;
+use crate::upstream::connection::{AskError, Connection};
 
 /// How long a connection to the gateway may take.
 const CONNECT_MS: u64 = 10_000;
@@ -20,124 +27,205 @@ const CONNECT_MS: u64 = 10_000;
 /// How long the gateway may take to answer; longer than it gives a vendor by default.
 const FIRST_BYTE_MS: u64 = 660_000;
 
-/// Headers that belong to one connection (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "proxy-authenticate",
+/// What is not passed on: fields of one connection (RFC 9110 §7.6.1), framing, which is written anew, and
+/// what a client may hold that the gateway must not see.
+const LEFT_BEHIND: [&[u8]; 14] = [
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"content-length",
+    b"expect",
+    b"host",
+    b"authorization",
+    b"proxy-authorization",
+    b"cookie",
+    b"x-api-key",
 ];
-
-/// What a client may hold that the gateway must not see.
-const CREDENTIALS: [HeaderName; 4] =
-    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, HeaderName::from_static("x-api-key")];
 
 /// Why a request was not answered by the gateway.
 enum Problem {
-    Head(crate::listener::violation::Violation),
+    Head(Violation),
     NoToken,
-    Target,
     Unreachable,
     Broken,
     Late(&'static str),
     Stopping,
+    Gone,
 }
 
 /// Answers one request.
-pub(super) async fn handle(desk: Rc<Desk>, seat: Rc<Seat>, request: Request<Incoming>) -> Response<Passing> {
-    let sent = match seat.next_request() {
-        Some(violation) => Err(Problem::Head(violation)),
-        None => forward(&desk, &seat, request).await,
+pub(super) async fn handle(desk: &Desk, client: &mut Client, head: Result<RequestHead, Violation>) {
+    let sent = match head {
+        Ok(head) => {
+            let mut outgoing = desk.buffers.take();
+            let sent = forward(desk, client, &head, &mut outgoing).await;
+            desk.buffers.give(outgoing);
+            client.recycle(head);
+            sent
+        }
+        Err(violation) => Err(Problem::Head(violation)),
     };
     match sent {
-        Ok((response, sender)) => {
-            let (mut head, body) = response.into_parts();
-            strip_hop_by_hop(&mut head.headers);
-            relay::begin(relay::Task { desk, seat, sender }, head, body)
-        }
-        Err(problem) => refused(&desk, &seat, &problem),
+        Ok((head, connection)) => relay::run(desk, client, head, connection).await,
+        Err(Problem::Gone) => client.cut(),
+        Err(problem) => refused(desk, client, &problem),
     }
 }
 
 async fn forward(
-    desk: &Rc<Desk>,
-    seat: &Seat,
-    request: Request<Incoming>,
-) -> Result<(Response<Incoming>, Sender), Problem> {
-    let mut request = rewrite(desk, request)?;
-    if let Some(sender) = desk.take() {
-        match attempt(seat, sender, request).await? {
-            Attempt::Answered(answered) => return Ok(*answered),
-            Attempt::Unsent(unsent) => request = *unsent,
-        }
+    desk: &Desk,
+    client: &mut Client,
+    head: &RequestHead,
+    outgoing: &mut Vec<u8>,
+) -> Result<(ResponseHead, Connection), Problem> {
+    rewrite(desk, head, outgoing)?;
+    let ends = client.body_is_read();
+    let mut exchange = Exchange { head, buffers: &desk.buffers, outgoing, sent: 0, begun: false, ends };
+    if let Some(kept) = desk.pool.take(&desk.gateway.place)
+        && let Some(answered) = exchange.attempt(client, kept).await?
+    {
+        return Ok(answered);
     }
-    seat.begin_phase(CONNECT_MS);
-    let sender = match seat.race(Box::pin(connector::connect_for(&desk.gateway.place))).await {
-        Ok(Ok(sender)) => sender,
+    client.seat().begin_phase(CONNECT_MS);
+    let connecting = Box::pin(upstream::connect(&desk.gateway.place, &desk.buffers));
+    let connection = match client.race(connecting).await {
+        Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
             tracing::warn!("gateway cannot be reached: {error}");
             return Err(Problem::Unreachable);
         }
         Err(end) => return Err(ended(end, "connect")),
     };
-    match attempt(seat, sender, request).await? {
-        Attempt::Answered(answered) => Ok(*answered),
-        Attempt::Unsent(_) => Err(Problem::Broken),
-    }
-}
-
-enum Attempt {
-    Answered(Box<(Response<Incoming>, Sender)>),
-    /// The connection took nothing of the request.
-    Unsent(Box<Request<Incoming>>),
-}
-
-async fn attempt(seat: &Seat, mut sender: Sender, request: Request<Incoming>) -> Result<Attempt, Problem> {
-    seat.begin_phase(FIRST_BYTE_MS);
-    match seat.race(sender.try_send_request(request)).await {
-        Ok(Ok(response)) if response.status().is_informational() => Err(Problem::Broken),
-        Ok(Ok(response)) => Ok(Attempt::Answered(Box::new((response, sender)))),
-        Ok(Err(mut failure)) => match failure.take_message() {
-            Some(unsent) => Ok(Attempt::Unsent(Box::new(unsent))),
-            None => Err(Problem::Broken),
-        },
-        Err(end) => Err(ended(end, "answer")),
-    }
+    exchange.attempt(client, connection).await?.ok_or(Problem::Broken)
 }
 
 /// The client's request as the gateway gets it: same method, path, query and body.
-fn rewrite(desk: &Desk, request: Request<Incoming>) -> Result<Request<Incoming>, Problem> {
-    let (mut head, body) = request.into_parts();
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    head.uri = Uri::try_from(format!("{}{path}", desk.gateway.prefix)).map_err(|_| Problem::Target)?;
-    head.version = http::Version::HTTP_11;
-    strip_hop_by_hop(&mut head.headers);
-    for name in CREDENTIALS {
-        head.headers.remove(name);
+fn rewrite(desk: &Desk, head: &RequestHead, out: &mut Vec<u8>) -> Result<(), Problem> {
+    let bearer = desk.bearer().ok_or(Problem::NoToken)?;
+    for part in [head.method(), " ", &desk.gateway.prefix, head.path()] {
+        out.extend_from_slice(part.as_bytes());
     }
-    head.headers.insert(HOST, desk.gateway.host_header.clone());
-    head.headers.insert(AUTHORIZATION, desk.bearer().ok_or(Problem::NoToken)?);
-    head.extensions.clear();
-    Ok(Request::from_parts(head, body))
+    if let Some(query) = head.query() {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    field(out, b"host", desk.gateway.host_header.as_bytes());
+    field(out, b"authorization", bearer.as_bytes());
+    for (name, value) in head.fields() {
+        if !LEFT_BEHIND.contains(&name) && !head.is_hop_by_hop(name) {
+            field(out, name, value);
+        }
+    }
+    if head.framing != Framing::Length(0) || head.method() == "POST" {
+        write::framing(out, head.framing);
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(head.behind());
+    Ok(())
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
+/// A request that goes out as it comes in, and the wait for its answer.
+struct Exchange<'a> {
+    head: &'a RequestHead,
+    buffers: &'a Buffers,
+    /// The head, then one part of the body after the other.
+    outgoing: &'a mut Vec<u8>,
+    /// So many bytes of `outgoing` are sent.
+    sent: usize,
+    /// Whether anything was sent before `outgoing`.
+    begun: bool,
+    /// Whether the request ends with `outgoing`.
+    ends: bool,
+}
+
+/// Why a request cannot be sent to its end.
+enum Stop {
+    /// The gateway takes no more.
+    Connection,
+    Client(Problem),
+}
+
+impl Exchange<'_> {
+    /// Nothing when the connection took nothing of the request.
+    async fn attempt(
+        &mut self,
+        client: &mut Client,
+        mut connection: Connection,
+    ) -> Result<Option<(ResponseHead, Connection)>, Problem> {
+        client.seat().begin_phase(FIRST_BYTE_MS);
+        connection.begin();
+        let answered = std::future::poll_fn(|context| {
+            let step = self.poll(client, &mut connection, context);
+            match (step, client.seat().end()) {
+                (Poll::Pending, Some(end)) => Poll::Ready(Err(ended(end, "answer"))),
+                (Poll::Pending, None) => client.poll_gone(context).map(|()| Err(Problem::Gone)),
+                (done, _) => done,
+            }
+        });
+        Ok(answered.await?.map(|head| (head, connection)))
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
+
+    fn poll(
+        &mut self,
+        client: &mut Client,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<ResponseHead>, Problem>> {
+        match self.poll_send(client, connection, context) {
+            Poll::Ready(Ok(())) => connection.end_request(),
+            // An answer to a part of the request is an answer, and may be why the rest was not taken.
+            Poll::Ready(Err(Stop::Connection)) if self.begun || self.sent > 0 => {}
+            Poll::Ready(Err(Stop::Connection)) => return Poll::Ready(Ok(None)),
+            Poll::Ready(Err(Stop::Client(problem))) => return Poll::Ready(Err(problem)),
+            Poll::Pending => {}
+        }
+        match ready!(connection.poll_head(context, self.head.method() == "HEAD")) {
+            Ok(head) if head.status < 200 => Poll::Ready(Err(Problem::Broken)),
+            Ok(head) => Poll::Ready(Ok(Some(head))),
+            Err(AskError::Unsent | AskError::Broken | AskError::BadHead(_)) => {
+                Poll::Ready(Err(Problem::Broken))
+            }
+        }
+    }
+
+    /// Ready when the whole request is sent.
+    fn poll_send(
+        &mut self,
+        client: &mut Client,
+        connection: &mut Connection,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Stop>> {
+        loop {
+            let sending = connection.poll_send(context, [self.outgoing], &mut self.sent);
+            ready!(sending).map_err(|_| Stop::Connection)?;
+            if self.ends {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_next(client, context)).map_err(Stop::Client)?;
+        }
+    }
+
+    /// Puts the next part of the body in place of what was sent.
+    fn poll_next(&mut self, client: &mut Client, context: &mut Context<'_>) -> Poll<Result<(), Problem>> {
+        let mut part = self.buffers.take();
+        let read = client.poll_body(context, &mut part);
+        if let Poll::Ready(Ok(())) = read {
+            (self.begun, self.sent, self.ends) = (true, 0, client.body_is_read());
+            self.outgoing.clear();
+            write::part(self.outgoing, self.head.framing, &part, self.ends);
+            client.seat().begin_phase(FIRST_BYTE_MS);
+        }
+        self.buffers.give(part);
+        read.map_err(|error| match error {
+            BodyError::Malformed => Problem::Head(Violation::Chunk),
+            BodyError::Gone => Problem::Gone,
+            BodyError::Ended(end) => ended(end, "answer"),
+        })
     }
 }
 
@@ -145,27 +233,22 @@ fn ended(end: End, what: &'static str) -> Problem {
     match end {
         End::Due | End::Overdue => Problem::Late(what),
         End::Revoked | End::Suspended | End::Stopping => Problem::Stopping,
+        End::Gone => Problem::Gone,
     }
 }
 
-fn refused(desk: &Desk, seat: &Seat, problem: &Problem) -> Response<Passing> {
+fn refused(desk: &Desk, client: &mut Client, problem: &Problem) {
     let id = desk.next_id();
-    seat.leave_request();
+    client.seat().leave_request();
     let (status, kind, message) = match problem {
-        Problem::Head(violation) => {
-            let refusal = refuse::Refusal::Head(*violation);
-            return refuse::answer(&refusal, id).map(Passing::fixed);
-        }
+        Problem::Head(violation) => return client.answer(&refuse::answer(&Refusal::Head(*violation), id)),
         Problem::NoToken => {
             (StatusCode::BAD_GATEWAY, kinds::API, "the sidecar has no token yet; try again".to_owned())
-        }
-        Problem::Target => {
-            (StatusCode::BAD_REQUEST, kinds::INVALID_REQUEST, "path cannot be forwarded".to_owned())
         }
         Problem::Unreachable => {
             (StatusCode::BAD_GATEWAY, kinds::API, "the gateway cannot be reached".to_owned())
         }
-        Problem::Broken => (
+        Problem::Broken | Problem::Gone => (
             StatusCode::BAD_GATEWAY,
             kinds::API,
             "the connection to the gateway broke before it answered".to_owned(),
@@ -178,11 +261,11 @@ fn refused(desk: &Desk, seat: &Seat, problem: &Problem) -> Response<Passing> {
         }
     };
     tracing::warn!(http.status = status.as_u16(), request.id = %id, "request {id} was not forwarded: {message}");
-    let mut response = Response::new(Passing::fixed(Bytes::from(error::body(kind, &message, id.as_str()))));
+    let mut response = Response::new(Bytes::from(error::body(kind, &message, id.as_str())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
-    response
+    client.answer(&response);
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::desk::Desk;
 use crate::admin;
 use crate::app::{Failure, not_bound};
-use crate::upstream::connector;
+use crate::upstream;
 
 /// Between two tries to reach the gateway.
 const TRY_EVERY: Duration = Duration::from_millis(250);
@@ -74,9 +74,9 @@ pub(super) async fn wait_for_gateway(desk: Rc<Desk>) {
 }
 
 async fn reach(desk: &Desk) -> Option<String> {
-    match tokio::time::timeout(TRY_FOR, connector::connect_for(&desk.gateway.place)).await {
-        Ok(Ok(sender)) => {
-            desk.keep(sender);
+    match tokio::time::timeout(TRY_FOR, upstream::connect(&desk.gateway.place, &desk.buffers)).await {
+        Ok(Ok(connection)) => {
+            desk.pool.put(&desk.gateway.place, connection);
             None
         }
         Ok(Err(error)) => Some(error.to_string()),

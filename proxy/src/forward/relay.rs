@@ -1,162 +1,113 @@
 //! The gateway's answer passes through, byte for byte and no faster than the client reads it.
 
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Response, response};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use la_dialects::anthropic::error::{self, kinds};
 
-use super::desk::{Desk, Sender};
-use crate::listener::seat::{End, Seat};
+use super::desk::Desk;
+use crate::http1::response::ResponseHead;
+use crate::http1::write::{field, status_line};
+use crate::listener::client::Client;
+use crate::listener::seat::End;
+use crate::upstream::connection::Connection;
 
 /// How long the gateway may send nothing; longer than it lets a vendor by default.
 const IDLE_MS: u64 = 330_000;
 
-/// The body of an answer.
-pub(super) enum Passing {
-    /// Made here.
-    Fixed(Option<Bytes>),
-    /// The gateway's. Boxed, so that a connection without an answer is small.
-    Relayed(Box<Relayed>),
+/// Fields that are not passed on: those of one connection (RFC 9110 §7.6.1), and what is written anew.
+const LEFT_BEHIND: [&[u8]; 9] = [
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"proxy-authenticate",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"content-length",
+    b"date",
+];
+
+/// How reading the gateway's answer ended.
+enum Stop {
+    Complete,
+    /// It must be cut: the kind of error, and why.
+    Early(&'static str, &'static str),
+    ClientGone,
 }
 
-/// An answer on its way.
-pub(super) struct Relayed {
-    desk: Rc<Desk>,
-    seat: Rc<Seat>,
-    /// `None` once it has ended.
-    source: Option<(Incoming, Sender)>,
-    is_stream: bool,
-}
-
-/// The answer ends here, although the gateway's did not.
-#[derive(Debug, thiserror::Error)]
-#[error("answer was cut: {0}")]
-pub(super) struct Cut(&'static str);
-
-/// What a relay needs besides the answer.
-pub(super) struct Task {
-    pub(super) desk: Rc<Desk>,
-    pub(super) seat: Rc<Seat>,
-    pub(super) sender: Sender,
-}
-
-/// Turns the gateway's answer into the client's.
-pub(super) fn begin(task: Task, head: response::Parts, body: Incoming) -> Response<Passing> {
-    let Task { desk, seat, sender } = task;
-    let is_stream = head
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
-        && !head.headers.contains_key(CONTENT_LENGTH);
-    seat.begin_phase(IDLE_MS);
-    let mut relayed = Relayed { desk, seat, source: Some((body, sender)), is_stream };
-    relayed.end_if_complete();
-    Response::from_parts(head, Passing::Relayed(Box::new(relayed)))
-}
-
-impl Passing {
-    pub(super) fn fixed(bytes: Bytes) -> Self {
-        Self::Fixed((!bytes.is_empty()).then_some(bytes))
-    }
-}
-
-impl Relayed {
-    fn end(&mut self, is_clean: bool) {
-        let Some((_, sender)) = self.source.take() else { return };
-        self.seat.leave_request();
-        if is_clean {
-            self.desk.keep(sender);
-        }
-        // Otherwise the connection is dropped with its sender, which cancels the request at the gateway.
-    }
-
-    fn end_if_complete(&mut self) {
-        if self.source.as_ref().is_some_and(|(body, _)| body.is_end_stream()) {
-            self.end(true);
-        }
-    }
-
-    /// A stream ends with an error event; any other answer is cut, so that no client takes a part for the whole.
-    fn break_off(&mut self, kind: &'static str, why: &'static str) -> Result<Frame<Bytes>, Cut> {
-        let id = self.desk.next_id();
-        tracing::warn!(request.id = %id, "an answer was cut: {why}");
-        self.end(false);
-        if self.is_stream {
-            Ok(Frame::data(Bytes::from(error::event(kind, why, id.as_str()))))
-        } else {
-            Err(Cut(why))
-        }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let Some((body, _)) = self.source.as_mut() else { return Poll::Ready(None) };
-        match self.seat.end() {
-            Some(End::Due | End::Overdue) => {
-                return Poll::Ready(Some(self.break_off(kinds::TIMEOUT, "the gateway stopped sending")));
+/// Passes the answer on to its end.
+pub(super) async fn run(desk: &Desk, client: &mut Client, head: ResponseHead, mut connection: Connection) {
+    let is_stream = begin(client, head, &connection);
+    client.seat().begin_phase(IDLE_MS);
+    let stop = std::future::poll_fn(|context| poll(client, &mut connection, context)).await;
+    client.seat().leave_request();
+    match stop {
+        Stop::Complete => desk.pool.put(&desk.gateway.place, connection),
+        // The connection is dropped, which cancels the request at the gateway.
+        Stop::ClientGone => client.cut(),
+        Stop::Early(kind, why) => {
+            let id = desk.next_id();
+            tracing::warn!(request.id = %id, "an answer was cut: {why}");
+            if !is_stream || !client.can_append() {
+                return client.cut();
             }
-            Some(End::Stopping | End::Revoked | End::Suspended) => {
-                return Poll::Ready(Some(self.break_off(kinds::API, "the sidecar is stopping; try again")));
-            }
-            None => {}
-        }
-        match Pin::new(body).poll_frame(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => {
-                self.end(true);
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(_))) => {
-                Poll::Ready(Some(self.break_off(kinds::API, "the gateway broke off its answer")))
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                self.seat.begin_phase(IDLE_MS);
-                self.end_if_complete();
-                Poll::Ready(Some(Ok(frame)))
-            }
+            let event = error::event(kind, why, id.as_str());
+            // A client that has gone meanwhile needs no event.
+            let _ =
+                std::future::poll_fn(|context| Poll::Ready(client.send(context, event.as_ref(), true))).await;
         }
     }
 }
 
-impl Body for Passing {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match self.get_mut() {
-            Self::Fixed(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Relayed(relayed) => relayed.poll(context),
+/// Writes the head; says whether the answer is a stream of events.
+fn begin(client: &mut Client, head: ResponseHead, connection: &Connection) -> bool {
+    let out = client.begin_head();
+    status_line(out, head.status);
+    let mut is_stream = false;
+    for (name, value) in connection.fields() {
+        is_stream |= name == b"content-type" && value.starts_with(b"text/event-stream");
+        if !LEFT_BEHIND.contains(&name) {
+            field(out, name, value);
         }
     }
+    client.end_head(head.framing);
+    is_stream
+}
 
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Fixed(bytes) => bytes.is_none(),
-            Self::Relayed(relayed) => relayed.source.is_none(),
+fn poll(client: &mut Client, connection: &mut Connection, context: &mut Context<'_>) -> Poll<Stop> {
+    loop {
+        match (client.seat().end(), client.is_blocked()) {
+            // It is the client that has taken nothing for as long as the gateway may be silent.
+            (Some(End::Due), true) => return Poll::Ready(Stop::ClientGone),
+            (Some(End::Due | End::Overdue), false) => {
+                return Poll::Ready(Stop::Early(kinds::TIMEOUT, "the gateway stopped sending"));
+            }
+            (Some(_), _) => {
+                return Poll::Ready(Stop::Early(kinds::API, "the sidecar is stopping; try again"));
+            }
+            (None, true) if ready!(client.poll_flush(context)).is_err() => {
+                return Poll::Ready(Stop::ClientGone);
+            }
+            (None, _) => {}
         }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Fixed(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Relayed(relayed) => match &relayed.source {
-                Some((body, _)) => body.size_hint(),
-                None => SizeHint::with_exact(0),
+        match connection.poll_part(context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => {
+                return Poll::Ready(Stop::Early(kinds::API, "the gateway broke off its answer"));
+            }
+            Poll::Pending => match client.poll_flush(context) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Stop::ClientGone),
+                _ => return client.poll_gone(context).map(|()| Stop::ClientGone),
             },
         }
-    }
-}
-
-impl Drop for Relayed {
-    fn drop(&mut self) {
-        self.end(false);
+        client.seat().begin_phase(IDLE_MS);
+        let ends = connection.is_ended();
+        let sent = client.send(context, connection.part(), ends);
+        if ends {
+            return Poll::Ready(Stop::Complete);
+        }
+        if sent.is_err() {
+            return Poll::Ready(Stop::ClientGone);
+        }
     }
 }

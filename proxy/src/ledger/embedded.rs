@@ -125,11 +125,11 @@ fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), O
     let dir = setup.dir.as_path();
     fs::create_dir_all(dir).map_err(io_at(dir))?;
     let lock = lock(dir)?;
-    let (store, Recovered { mut book, last_segment }) = load(&setup, now_ms)?;
+    let (store, Recovered { mut book, last_segment, is_durable }) = load(&setup, now_ms)?;
 
     // The next segment is there before the checkpoint that refers to it, and the old segments go after it.
-    let number = last_segment.saturating_add(1);
-    let segment = Segment::create(dir, number).map_err(io_at(&segment::path(dir, number)))?;
+    let segment = next_segment(dir, last_segment, is_durable && store.is_some())?;
+    let number = segment.number();
     let head = Head { segment: number, clean: false, boot: setup.boot.clone() };
     let store = match store {
         Some(store) => store.checkpoint(&head, &book.save(false), &[]).map(|()| store),
@@ -160,6 +160,18 @@ fn load(setup: &Setup, now_ms: u64) -> Result<(Option<Store>, Recovered), OpenEr
         Err(Unusable::Format(found)) => Err(OpenError::Format { file, found }),
         Err(Unusable::Damaged(what)) => Err(OpenError::Damaged { file, what }),
     }
+}
+
+/// The segment to go on with: the last one where it is durable and has nothing in it, as after an end in
+/// order; else a new one.
+fn next_segment(dir: &Path, last: u64, is_durable: bool) -> Result<Segment, OpenError> {
+    if is_durable
+        && let Some(segment) = Segment::reopen(dir, last).map_err(io_at(&segment::path(dir, last)))?
+    {
+        return Ok(segment);
+    }
+    let number = last.saturating_add(1);
+    Segment::create(dir, number).map_err(io_at(&segment::path(dir, number)))
 }
 
 fn lock(dir: &Path) -> Result<fs::File, OpenError> {

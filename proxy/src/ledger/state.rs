@@ -35,7 +35,10 @@ pub(super) struct State {
     pub(super) segment: Option<Segment>,
     /// What the open segment knows of every meter, by place: its own number, and the period.
     named: Vec<(u64, u64)>,
-    batch: Batch,
+    /// Records for the segment that the kernel does not have yet.
+    unwritten: Batch,
+    /// How often records were lost, because a write failed.
+    losses: u64,
     cover: Cover,
     /// From which size a segment is due to be replaced, in bytes.
     segment_bytes: u64,
@@ -59,6 +62,13 @@ pub(super) enum Ending {
     Abandoned,
 }
 
+/// What a request has taken.
+pub(super) struct Taken {
+    pub(super) hold: HoldId,
+    /// How often records had been lost when it did.
+    pub(super) losses: u64,
+}
+
 /// Why nothing was taken yet.
 pub(super) enum Refusal {
     Denied(Denied),
@@ -67,11 +77,13 @@ pub(super) enum Refusal {
 
 impl State {
     pub(super) fn new(book: Book, segment: Option<Segment>, segment_bytes: u64) -> Self {
+        let unwritten = Batch::for_segment(segment.as_ref().map_or(0, Segment::seed));
         Self {
             book,
             segment,
             named: Vec::new(),
-            batch: Batch::default(),
+            unwritten,
+            losses: 0,
             cover: Cover::default(),
             segment_bytes,
             trouble: None,
@@ -83,8 +95,9 @@ impl State {
         }
     }
 
-    /// Takes what a request demands and records it, or does neither.
-    pub(super) fn reserve(&mut self, demand: &Demand<'_>, now_ms: u64) -> Result<HoldId, Refusal> {
+    /// Takes what a request demands. Nothing may follow from that before [`State::write_through`] has said that
+    /// it is written down.
+    pub(super) fn reserve(&mut self, demand: &Demand<'_>, now_ms: u64) -> Result<Taken, Refusal> {
         self.standing().map_err(Refusal::Unavailable)?;
         self.book.cover_again(&mut self.cover, demand.covering);
         if self.cover.meters() > MOST_METERS {
@@ -94,13 +107,8 @@ impl State {
         let reserved = self.book.reserve(&self.cover, &demand.amounts, now_ms);
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         let hold = reserved.map_err(Refusal::Denied)?.hold;
-        match self.record_taken(&demand.amounts) {
-            Ok(()) => Ok(hold),
-            Err(why) => {
-                self.book.release(hold);
-                Err(Refusal::Unavailable(why))
-            }
-        }
+        self.record_taken(&demand.amounts);
+        Ok(Taken { hold, losses: self.losses })
     }
 
     /// Takes more for an open request and records it, or does neither.
@@ -110,18 +118,18 @@ impl State {
         let raised = self.book.raise(hold, &self.cover, &demand.amounts, now_ms);
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         raised.map_err(Refusal::Denied)?;
+        self.record_taken(&demand.amounts);
         // What could not be recorded stays taken in memory: there is no next attempt, and the request ends.
-        self.record_taken(&demand.amounts).map_err(Refusal::Unavailable)
+        self.write_down().map_err(Refusal::Unavailable)
     }
 
     /// Ends a request as `spent`, or as one that never went upstream. When that cannot be recorded, memory has
     /// it, and the next checkpoint writes it.
     pub(super) fn end(&mut self, hold: HoldId, spent: Option<&Spent>) -> Settled {
-        let (book, batch) = (&self.book, &mut self.batch);
+        let (book, batch) = (&self.book, &mut self.unwritten);
         let amounts = spent.map(|spent| &spent.amounts);
         if let (Some(segment), None) = (&self.segment, &self.trouble) {
             let number = segment.number();
-            batch.clear(segment.seed());
             let ending = book.ending(hold, amounts);
             for ended in book.ending(hold, amounts) {
                 name(book, batch, &mut self.named, number, ended.taken.meter);
@@ -143,7 +151,6 @@ impl State {
             }
         };
         self.wake |= self.segment.is_some() && self.book.wants_grants();
-        let _ = self.write();
         settled
     }
 
@@ -189,22 +196,31 @@ impl State {
     }
 
     /// Records what was just taken under the cover that was judged last.
-    fn record_taken(&mut self, amounts: &Amounts) -> Result<(), String> {
-        let Some(segment) = &self.segment else { return Ok(()) };
-        let (book, batch, number) = (&self.book, &mut self.batch, segment.number());
-        batch.clear(segment.seed());
+    fn record_taken(&mut self, amounts: &Amounts) {
+        let (Some(segment), None) = (&self.segment, &self.trouble) else { return };
+        let (book, batch, number) = (&self.book, &mut self.unwritten, segment.number());
         for taken in book.taken(&self.cover, amounts) {
             name(book, batch, &mut self.named, number, taken.meter);
         }
         batch.reserve(book.taken(&self.cover, amounts));
-        self.write()
     }
 
-    /// Hands the batch to the kernel, unless that has failed before.
-    fn write(&mut self) -> Result<(), String> {
-        let (Some(segment), None) = (&mut self.segment, &self.trouble) else { return Ok(()) };
-        if let Err(error) = segment.append(self.batch.as_bytes()) {
+    /// Writes down what a reservation of before needs to be kept.
+    pub(super) fn write_through(&mut self, losses: u64) -> Result<(), String> {
+        self.write_down()?;
+        if losses == self.losses { Ok(()) } else { Err("its record could not be written".to_owned()) }
+    }
+
+    /// Hands every record to the kernel in one write.
+    pub(super) fn write_down(&mut self) -> Result<(), String> {
+        let (Some(segment), false) = (&mut self.segment, self.unwritten.as_bytes().is_empty()) else {
+            return Ok(());
+        };
+        let written = segment.append(self.unwritten.as_bytes());
+        self.unwritten.clear(segment.seed());
+        if let Err(error) = written {
             let why = format!("cannot write {}: {error}", segment.path().display());
+            self.losses += 1;
             self.trouble = Some(why.clone());
             self.wake = true;
             return Err(why);
@@ -214,6 +230,14 @@ impl State {
             self.wake = true;
         }
         Ok(())
+    }
+
+    /// Goes on in another segment; gives the one before.
+    pub(super) fn switch(&mut self, segment: Segment) -> Option<Segment> {
+        // A failure is a trouble like any other: the keeper, whose switch this is, finds it afterwards.
+        let _ = self.write_down();
+        self.unwritten.clear(segment.seed());
+        self.segment.replace(segment)
     }
 }
 

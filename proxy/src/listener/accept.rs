@@ -52,11 +52,14 @@ pub(super) struct Shared {
 
 /// Runs one thread to its end.
 pub(super) fn run(shared: Arc<Shared>, socket: net::TcpListener, phase: watch::Receiver<Phase>) {
-    let runtime =
-        match Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime,
-            Err(e) => return tracing::error!("a thread of the data port cannot start: {e}"),
-        };
+    let ledger = Arc::clone(&shared.ledger);
+    let mut builder = Builder::new_current_thread();
+    // What was settled since is written down in one go when the thread has nothing else to do.
+    builder.enable_io().enable_time().on_thread_park(move || ledger.write_down());
+    let runtime = match builder.build_local(LocalOptions::default()) {
+        Ok(runtime) => runtime,
+        Err(e) => return tracing::error!("a thread of the data port cannot start: {e}"),
+    };
     // What is left when this returns is dropped with the runtime, and settled by being dropped.
     runtime.block_on(async {
         if let Err(e) = serve(&shared, socket, phase).await {
@@ -107,6 +110,7 @@ fn worker(shared: &Shared) -> Worker {
         bodies: Arc::clone(&shared.bodies),
         max_body_bytes: shared.plane.max_body_bytes,
         request_log: shared.plane.request_log,
+        buffers: Rc::default(),
         seats: Seats::default(),
         pool: Pool::default(),
         memo: Memo::default(),

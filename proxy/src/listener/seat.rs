@@ -7,11 +7,8 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
-use la_core::id::TokenId;
-
-use super::violation::Violation;
 use crate::clock;
 use crate::config::live::{Live, Standing, TokenEntry};
 
@@ -23,9 +20,6 @@ const HEAD_MS: u64 = 30_000;
 
 /// How long a connection may be without a request.
 const IDLE_MS: u64 = 75_000;
-
-/// How long a client may take to read why its request ended.
-const STUCK_MS: u64 = 2_000;
 
 /// Not due at all.
 const NEVER: u64 = u64::MAX;
@@ -43,6 +37,8 @@ pub enum End {
     Suspended,
     /// The router is stopping.
     Stopping,
+    /// Its client has gone.
+    Gone,
 }
 
 /// One connection.
@@ -56,15 +52,10 @@ pub struct Seat {
     /// Whether a request is being served.
     busy: Cell<bool>,
     leaving: Cell<bool>,
-    violation: Cell<Option<(u64, Violation)>>,
-    served: Cell<u64>,
     due_ms: Cell<u64>,
     overdue_ms: Cell<u64>,
     end: Cell<Option<End>>,
-    ended_ms: Cell<u64>,
-    /// Whether the request should have ended and has not: its client reads nothing.
-    stuck: Cell<bool>,
-    token: RefCell<Option<TokenId>>,
+    token: RefCell<Option<Arc<TokenEntry>>>,
     /// The [`Live::serial`] that the token was last found good in.
     serial: Cell<u64>,
 }
@@ -84,13 +75,9 @@ impl Seat {
             head_begun: Cell::new(false),
             busy: Cell::new(false),
             leaving: Cell::new(false),
-            violation: Cell::new(None),
-            served: Cell::new(0),
             due_ms: Cell::new(NEVER),
             overdue_ms: Cell::new(NEVER),
             end: Cell::new(None),
-            ended_ms: Cell::new(0),
-            stuck: Cell::new(false),
             token: RefCell::new(None),
             serial: Cell::new(0),
         }
@@ -114,10 +101,9 @@ impl Seat {
         }
     }
 
-    /// A head is complete; what follows is a request's to wait for.
-    pub fn head_ends(&self) {
-        self.head_begun.set(false);
-        self.connection_due_ms.set(NEVER);
+    /// The client has taken some of what it was sent, and gets time for the rest.
+    pub fn takes(&self) {
+        self.expect(IDLE_MS);
     }
 
     /// The client gets `ms` to take what it was sent.
@@ -143,23 +129,11 @@ impl Seat {
         self.leaving.get()
     }
 
-    /// Notes what is wrong with the head number `ordinal` of this connection.
-    pub fn accuse(&self, ordinal: u64, violation: Violation) {
-        self.violation.set(Some((ordinal, violation)));
-    }
-
-    /// Whether anything was found wrong on this connection.
-    pub fn violation(&self) -> Option<Violation> {
-        self.violation.get().map(|(_, violation)| violation)
-    }
-
-    /// Counts one request, and says what is wrong with it.
-    pub fn next_request(&self) -> Option<Violation> {
-        let ordinal = self.served.get() + 1;
-        self.served.set(ordinal);
+    /// A request begins: its head has come, good or bad.
+    pub fn begin_request(&self) {
+        self.head_begun.set(false);
         self.busy.set(true);
         self.connection_due_ms.set(NEVER);
-        self.violation.get().filter(|(accused, _)| *accused == ordinal).map(|(_, violation)| violation)
     }
 
     /// The phase that begins now may take `ms`.
@@ -173,9 +147,9 @@ impl Seat {
     }
 
     /// Ends the request when `token` stops being good.
-    pub fn depend_on(&self, token: &TokenEntry, live: &Live) {
+    pub fn depend_on(&self, token: &Arc<TokenEntry>, live: &Live) {
         self.serial.set(live.serial());
-        *self.token.borrow_mut() = Some(token.id.clone());
+        *self.token.borrow_mut() = Some(Arc::clone(token));
     }
 
     /// Why the request must end, if it must.
@@ -183,30 +157,14 @@ impl Seat {
         self.end.get()
     }
 
-    /// Whether the request should have ended a while ago, and its client takes nothing.
-    pub fn is_stuck(&self) -> bool {
-        self.stuck.get()
-    }
-
     /// Forgets the request.
     pub fn leave_request(&self) {
         self.due_ms.set(NEVER);
         self.overdue_ms.set(NEVER);
         self.end.set(None);
-        self.stuck.set(false);
         self.token.borrow_mut().take();
         self.busy.set(false);
-        self.expect(if self.head_begun.get() { HEAD_MS } else { IDLE_MS });
-    }
-
-    /// Runs `work` until it is done or the request must end.
-    pub async fn race<T>(&self, work: impl Future<Output = T>) -> Result<T, End> {
-        let mut work = std::pin::pin!(work);
-        std::future::poll_fn(|context| match work.as_mut().poll(context) {
-            Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.end.get().map_or(Poll::Pending, |end| Poll::Ready(Err(end))),
-        })
-        .await
+        self.expect(IDLE_MS);
     }
 
     fn wake(&self) {
@@ -220,9 +178,6 @@ impl Seat {
             self.wake();
         }
         if self.end.get().is_some() {
-            if self.ended_ms.get().saturating_add(STUCK_MS) <= now_ms && !self.stuck.replace(true) {
-                self.wake();
-            }
             return;
         }
         let end = if self.overdue_ms.get() <= now_ms {
@@ -234,7 +189,6 @@ impl Seat {
         };
         if end.is_some() {
             self.end.set(end);
-            self.ended_ms.set(now_ms);
             self.wake();
         }
     }
@@ -244,7 +198,7 @@ impl Seat {
             return None;
         }
         let token = self.token.borrow();
-        match live.token(token.as_ref()?).map(|entry| entry.standing) {
+        match live.token(&token.as_ref()?.id).map(|entry| entry.standing) {
             Some(Standing::Good) => None,
             Some(Standing::Suspended) => Some(End::Suspended),
             Some(Standing::Revoked) | None => Some(End::Revoked),
@@ -283,7 +237,6 @@ impl Seats {
         for seat in self.all.borrow().iter().filter(|seat| Rc::strong_count(seat) > 1) {
             open += u64::from(seat.busy.get());
             seat.end.set(Some(End::Stopping));
-            seat.ended_ms.set(clock::noted_ms());
             seat.connection_over.set(true);
             seat.wake();
         }

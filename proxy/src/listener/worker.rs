@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +10,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::seat::Seats;
 use crate::config::live::LiveCell;
+use crate::http1::buffers::Buffers;
 use crate::ledger::Ledger;
 use crate::observe::metrics::Metrics;
 use crate::pipeline::authenticate::Memo;
@@ -28,6 +30,8 @@ pub struct Worker {
     pub max_body_bytes: usize,
     /// Whether every request is logged.
     pub request_log: bool,
+    /// Memory that goes round.
+    pub buffers: Rc<Buffers>,
     /// Connections of clients.
     pub seats: Seats,
     /// Connections to vendors.

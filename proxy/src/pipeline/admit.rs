@@ -41,10 +41,10 @@ impl Admitted {
         self.sent = sent;
     }
 
-    /// Settles it. A second call does nothing.
+    /// Settles it, to be written down before this thread waits. A second call does nothing.
     pub(super) fn settle(&mut self, tokens: Usage) {
         if let Some(reservation) = self.reservation.take() {
-            reservation.settle(&Spent::request(tokens));
+            reservation.settle_soon(&Spent::request(tokens));
         }
     }
 }

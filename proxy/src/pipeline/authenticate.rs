@@ -8,13 +8,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
 use la_core::token::{self, PREFIX};
 
 use crate::config::live::{Live, Standing, TokenEntry};
+use crate::http1::request::RequestHead;
 use crate::ledger::Ledger;
-use crate::pipeline::substitute::X_API_KEY;
 use crate::refuse::Refusal;
 
 /// Most verified texts that a thread remembers.
@@ -53,8 +51,8 @@ struct Good {
 }
 
 /// Finds the caller by the one token among a request's credentials.
-pub fn caller(live: Arc<Live>, memo: &Memo, headers: &HeaderMap, now: i64) -> Result<Caller, Refusal> {
-    let text = token_text(headers).ok_or(Refusal::Token)?;
+pub(super) fn caller(live: Arc<Live>, memo: &Memo, head: &RequestHead, now: i64) -> Result<Caller, Refusal> {
+    let text = token_text(head).ok_or(Refusal::Token)?;
     let good = match memo.recall(text, live.serial()) {
         Some(good) => good,
         None => memo.remember(text, verify(text, &live, now)?, live.serial()),
@@ -82,11 +80,15 @@ pub fn not_exhausted(caller: &Caller, ledger: &Ledger) -> Result<(), Refusal> {
 }
 
 /// The one text among `authorization` and `x-api-key` that is a token of ours.
-fn token_text(headers: &HeaderMap) -> Option<&str> {
-    let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| bearer(value.as_bytes()));
-    let keys = headers.get_all(X_API_KEY).iter().map(|value| value.as_bytes().trim_ascii());
+fn token_text(head: &RequestHead) -> Option<&str> {
     let mut found = None;
-    for text in bearers.chain(keys).filter(|text| text.starts_with(PREFIX.as_bytes())) {
+    for (name, value) in head.fields() {
+        let text = match name {
+            b"authorization" => bearer(value),
+            b"x-api-key" => Some(value),
+            _ => None,
+        };
+        let Some(text) = text.filter(|text| text.starts_with(PREFIX.as_bytes())) else { continue };
         if found.is_some_and(|other| other != text) {
             return None;
         }
@@ -96,7 +98,7 @@ fn token_text(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.trim_ascii().split_at_checked(7)?;
+    let (scheme, rest) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
 }
 

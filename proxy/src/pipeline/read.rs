@@ -1,18 +1,15 @@
 //! Stage 3: the body, whole, and what it says of itself.
 
 use std::ops::Range;
-use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use la_dialects::facts;
 
 use crate::clock;
-use crate::listener::seat::{End, Seat};
+use crate::http1::body::Framing;
+use crate::http1::request::RequestHead;
+use crate::http1::violation::Violation;
+use crate::listener::client::{BodyError, Client};
+use crate::listener::seat::End;
 use crate::listener::worker::{BodyShare, Worker};
 use crate::refuse::{self, Refusal};
 
@@ -22,113 +19,108 @@ const PART_MS: u64 = 30_000;
 /// Slowest a body may come after its first 30 s, in bytes per millisecond.
 const LEAST_BYTES_PER_MS: u64 = 1;
 
+/// Bytes to make room for when a client does not say how many come.
+const UNANNOUNCED_BYTES: usize = 16 * 1024;
+
 /// A body and what it says of itself.
 pub(super) struct Content {
-    /// The body as it came.
-    pub(super) bytes: Bytes,
+    /// The body, unless it came whole with its head and stays there.
+    gathered: Option<Vec<u8>>,
     /// Where in it the model's name stands.
     model: Range<usize>,
     /// Its share of the memory for bodies.
-    pub(super) share: BodyShare,
+    _share: BodyShare,
 }
 
 impl Content {
     /// What a request without a body has.
     pub(super) fn none(worker: &Worker) -> Self {
-        Self { bytes: Bytes::new(), model: 0..0, share: worker.bodies.share() }
+        Self { gathered: None, model: 0..0, _share: worker.bodies.share() }
+    }
+
+    /// The body as it came, given its head.
+    pub(super) fn bytes<'a>(&'a self, head: &'a RequestHead) -> &'a [u8] {
+        self.gathered.as_deref().unwrap_or(head.behind())
     }
 
     /// The model asked for.
-    pub(super) fn model(&self) -> &str {
-        self.bytes.get(self.model.clone()).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
+    pub(super) fn model<'a>(&'a self, head: &'a RequestHead) -> &'a str {
+        let name = self.bytes(head).get(self.model.clone());
+        name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
     }
 }
 
 /// Reads a body and scans it.
 pub(super) async fn content(
-    worker: &Rc<Worker>,
-    seat: &Seat,
-    headers: &HeaderMap,
-    body: Incoming,
+    worker: &Worker,
+    client: &mut Client,
+    head: &RequestHead,
 ) -> Result<Content, Refusal> {
-    if headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
+    if head.all(b"content-encoding").any(|value| !value.eq_ignore_ascii_case(b"identity")) {
         return Err(Refusal::BodyCompressed);
     }
-    let mut share = worker.bodies.share();
-    let bytes = collect(worker, seat, headers, body, &mut share).await?;
-    let facts = facts::scan(&bytes)?;
-    let model = facts.model_span.clone();
-    Ok(Content { bytes, model, share })
+    let mut bounds = Bounds::begin(worker, head)?;
+    let gathered = if client.body_is_read() { None } else { Some(gather(client, &mut bounds).await?) };
+    let mut content = Content { gathered, model: 0..0, _share: bounds.share };
+    content.model = facts::scan(content.bytes(head))?.model_span;
+    Ok(content)
 }
 
-async fn collect(
-    worker: &Rc<Worker>,
-    seat: &Seat,
-    headers: &HeaderMap,
-    mut body: Incoming,
-    share: &mut BodyShare,
-) -> Result<Bytes, Refusal> {
-    let max_bytes = worker.max_body_bytes;
-    let announced = announced(headers);
-    if announced > max_bytes {
-        return Err(Refusal::BodyTooLarge { max_bytes });
+async fn gather(client: &mut Client, bounds: &mut Bounds) -> Result<Vec<u8>, Refusal> {
+    let mut body = Vec::with_capacity(bounds.announced.unwrap_or(UNANNOUNCED_BYTES));
+    while !client.body_is_read() {
+        client.seat().begin_phase(PART_MS);
+        if body.len() == body.capacity() {
+            body.reserve(body.len());
+        }
+        client.body_part(&mut body).await.map_err(|error| match error {
+            BodyError::Gone => Refusal::BodyBroken,
+            BodyError::Malformed => Refusal::Head(Violation::Chunk),
+            BodyError::Ended(End::Due | End::Overdue) => Refusal::BodySlow,
+            BodyError::Ended(end) => refuse::ended(end, "", ""),
+        })?;
+        bounds.check(body.len())?;
     }
-    if !share.grow_to(announced) {
-        return Err(Refusal::NoMemory);
-    }
-    let begun_ms = clock::noted_ms();
-    let mut first = Bytes::new();
-    let mut whole = BytesMut::new();
-    while !body.is_end_stream() {
-        seat.begin_phase(PART_MS);
-        let Some(part) = seat.race(body.frame()).await.map_err(late)? else { break };
-        let Ok(part) = part.map_err(|_| broken(seat))?.into_data() else { continue };
-        let so_far = first.len() + whole.len();
-        let size = so_far + part.len();
-        if size > max_bytes {
+    Ok(body)
+}
+
+/// What a body may cost.
+struct Bounds {
+    share: BodyShare,
+    announced: Option<usize>,
+    max_bytes: usize,
+    begun_ms: u64,
+}
+
+impl Bounds {
+    fn begin(worker: &Worker, head: &RequestHead) -> Result<Self, Refusal> {
+        let max_bytes = worker.max_body_bytes;
+        let mut share = worker.bodies.share();
+        let announced = match head.framing {
+            Framing::Length(length) => Some(usize::try_from(length).unwrap_or(usize::MAX)),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        if announced.is_some_and(|announced| announced > max_bytes) {
             return Err(Refusal::BodyTooLarge { max_bytes });
         }
-        if !share.grow_to(size) {
+        if !share.grow_to(announced.unwrap_or(0)) {
             return Err(Refusal::NoMemory);
         }
-        if is_too_slow(size, begun_ms) {
+        Ok(Self { share, announced, max_bytes, begun_ms: clock::noted_ms() })
+    }
+
+    /// Whether another part may be read after the ones so far.
+    fn check(&mut self, size: usize) -> Result<(), Refusal> {
+        if size > self.max_bytes {
+            return Err(Refusal::BodyTooLarge { max_bytes: self.max_bytes });
+        }
+        if !self.share.grow_to(size) {
+            return Err(Refusal::NoMemory);
+        }
+        let allowed_ms = PART_MS.saturating_add(size as u64 / LEAST_BYTES_PER_MS);
+        if clock::noted_ms().saturating_sub(self.begun_ms) > allowed_ms {
             return Err(Refusal::BodySlow);
         }
-        if so_far == 0 {
-            first = part;
-            continue;
-        }
-        if whole.is_empty() {
-            whole.reserve(announced.max(size));
-            whole.extend_from_slice(&std::mem::take(&mut first));
-        }
-        whole.extend_from_slice(&part);
+        Ok(())
     }
-    // A body that came in one part, as most do, is not copied.
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
-}
-
-fn announced(headers: &HeaderMap) -> usize {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    length.and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-fn is_too_slow(bytes: usize, begun_ms: u64) -> bool {
-    let allowed_ms = PART_MS.saturating_add(bytes as u64 / LEAST_BYTES_PER_MS);
-    clock::noted_ms().saturating_sub(begun_ms) > allowed_ms
-}
-
-fn late(end: End) -> Refusal {
-    match end {
-        End::Due | End::Overdue => Refusal::BodySlow,
-        other => refuse::ended(other, "", ""),
-    }
-}
-
-fn broken(seat: &Seat) -> Refusal {
-    seat.violation().map_or(Refusal::BodyBroken, Refusal::Head)
 }

@@ -4,27 +4,21 @@
 //! The counts in it are observed on the way. A stream that must end early ends with an error event; any
 //! other answer is cut, so that no client takes a part for the whole.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use la_dialects::anthropic::usage::Observer;
 
 use crate::config::live::ProviderEntry;
+use crate::http1::body::Framing;
+use crate::http1::write::{field, status_line};
+use crate::listener::client::Client;
 use crate::listener::seat::{End, Seat};
 use crate::listener::worker::Worker;
 use crate::observe::line::Line;
 use crate::observe::metrics::{Failure, Kind};
-use crate::refuse::{self, Ending, X_REQUEST_ID, X_SHOULD_RETRY};
-use crate::upstream::Sender;
+use crate::refuse::{self, Ending};
 
 use super::admit::Admitted;
 use super::forward::Answered;
@@ -33,123 +27,146 @@ use super::forward::Answered;
 const MAX_JSON_PART_BYTES: usize = 32 * 1024;
 
 /// What may be seen of the vendor's head. Not its cookies, organisation or quotas: those are the owner's.
-const ANSWER_FIELDS: [HeaderName; 7] = [
-    CONTENT_TYPE,
-    CONTENT_ENCODING,
-    CACHE_CONTROL,
-    RETRY_AFTER,
-    X_SHOULD_RETRY,
-    HeaderName::from_static("request-id"),
-    HeaderName::from_static("retry-after-ms"),
+const ANSWER_FIELDS: [&[u8]; 7] = [
+    b"content-type",
+    b"content-encoding",
+    b"cache-control",
+    b"retry-after",
+    b"x-should-retry",
+    b"request-id",
+    b"retry-after-ms",
 ];
 
 /// An answer on its way.
-pub(super) struct Relay {
+struct Relay {
+    accounts: Accounts,
+    answered: Answered,
+    is_stream: bool,
+}
+
+/// What is written down when an answer ends, once, even when its client's connection is dropped.
+struct Accounts {
     worker: Rc<Worker>,
     seat: Rc<Seat>,
     provider: Arc<ProviderEntry>,
     admitted: Admitted,
     line: Line,
-    status: StatusCode,
-    /// `None` once it has ended.
-    source: Option<(Incoming, Sender)>,
+    status: u16,
     observer: Option<Observer>,
-    is_stream: bool,
-    /// Whether its end is told by its framing, not by the end of the connection.
-    is_delimited: bool,
+    is_settled: bool,
 }
-
-/// Why an answer was cut.
-#[derive(Debug, thiserror::Error)]
-#[error("answer was cut: {0:?}")]
-pub struct Cut(Ending);
 
 /// What a relay needs besides the answer.
 pub(super) struct Task {
     /// The thread.
     pub(super) worker: Rc<Worker>,
-    /// The client's connection.
-    pub(super) seat: Rc<Seat>,
     /// The vendor.
     pub(super) provider: Arc<ProviderEntry>,
     /// What is to be settled.
     pub(super) admitted: Admitted,
 }
 
-/// Turns the vendor's answer into the client's.
-pub(super) fn begin(task: Task, answered: Answered, line: Line) -> Response<Box<Relay>> {
-    let Task { worker, seat, provider, admitted } = task;
-    let Answered { response, sender } = answered;
-    let (head, source) = response.into_parts();
-    let headers = headers(&head.headers, &line);
-    let is_stream = head.status == StatusCode::OK
-        && head
-            .headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    let observer = (line.kind == Kind::Messages && head.status == StatusCode::OK)
-        .then(|| if is_stream { Observer::for_stream() } else { Observer::for_json(MAX_JSON_PART_BYTES) });
-    let is_delimited =
-        head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
-    worker.metrics.open_streams.inc();
-    seat.begin_phase(provider.timeouts.idle_ms);
-    // Boxed, so that a connection without an answer is small.
-    let mut relay = Box::new(Relay {
-        worker,
-        seat,
-        provider,
-        admitted,
-        line,
-        status: head.status,
-        source: Some((source, sender)),
-        observer,
-        is_stream,
-        is_delimited,
-    });
-    relay.end_if_complete();
-    let mut response = Response::new(relay);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = headers;
-    response
+/// How reading the vendor's answer ended.
+enum Stop {
+    Complete,
+    Early(Ending),
+    ClientGone,
 }
 
-fn headers(vendor: &HeaderMap, line: &Line) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(ANSWER_FIELDS.len());
-    for (name, value) in vendor {
-        if ANSWER_FIELDS.contains(name) {
-            headers.entry(name).or_insert_with(|| value.clone());
+/// Passes the vendor's answer on to its end.
+pub(super) async fn run(task: Task, answered: Answered, line: Line, client: &mut Client) {
+    let mut relay = Relay::new(task, answered, line, client);
+    match std::future::poll_fn(|context| relay.poll(client, context)).await {
+        Stop::Complete => {
+            let Relay { accounts, answered, .. } = relay;
+            accounts.worker.pool.put(&accounts.provider.endpoint.place, answered.connection);
+        }
+        // The connection is dropped, which cancels the request at the vendor.
+        Stop::Early(ending) => relay.break_off(client, ending).await,
+        Stop::ClientGone => {
+            relay.accounts.settle("client gone");
+            client.cut();
         }
     }
-    if let Ok(id) = HeaderValue::from_str(line.id.as_str()) {
-        headers.insert(X_REQUEST_ID, id);
+}
+
+/// Writes the client's head; says whether it announces a stream of events.
+fn write_head(client: &mut Client, answered: &Answered, line: &Line) -> bool {
+    let out = client.begin_head();
+    status_line(out, answered.head.status);
+    let mut is_stream = false;
+    let fields = answered.connection.fields();
+    for (at, (name, value)) in fields.clone().enumerate() {
+        // Each is a single value; of a repeated one the first counts.
+        if ANSWER_FIELDS.contains(&name) && !fields.clone().take(at).any(|(earlier, _)| earlier == name) {
+            is_stream |= name == b"content-type" && value.starts_with(b"text/event-stream");
+            field(out, name, value);
+        }
     }
-    headers
+    field(out, b"x-request-id", line.id.as_str().as_bytes());
+    client.end_head(answered.head.framing);
+    is_stream
 }
 
 impl Relay {
-    /// Settles everything. Whatever comes first decides; later calls change nothing.
-    fn settle(&mut self, outcome: &str, is_clean: bool) {
-        let Some((incoming, sender)) = self.source.take() else { return };
-        let usage = self.observer.take().and_then(|observer| observer.finish().usage);
-        self.admitted.settle(usage.unwrap_or_default());
-        self.line.conclude(self.status.as_u16(), outcome, usage.as_ref());
-        self.worker.metrics.open_streams.dec();
-        self.seat.leave_request();
-        drop(incoming);
-        if is_clean {
-            self.worker.pool.put(&self.provider.endpoint.place, sender);
-        }
-        // Otherwise the connection is dropped with its sender, which cancels the request at the vendor.
+    fn new(task: Task, answered: Answered, line: Line, client: &mut Client) -> Self {
+        let Task { worker, provider, admitted } = task;
+        let status = answered.head.status;
+        let is_stream = write_head(client, &answered, &line) && status == 200;
+        let observer = (line.kind == Kind::Messages && status == 200).then(|| {
+            if is_stream { Observer::for_stream() } else { Observer::for_json(MAX_JSON_PART_BYTES) }
+        });
+        worker.metrics.open_streams.inc();
+        client.seat().begin_phase(provider.timeouts.idle_ms);
+        let seat = Rc::clone(client.seat());
+        let accounts =
+            Accounts { worker, seat, provider, admitted, line, status, observer, is_settled: false };
+        Self { accounts, answered, is_stream }
     }
 
-    fn end_if_complete(&mut self) {
-        if self.source.as_ref().is_some_and(|(incoming, _)| incoming.is_end_stream()) {
-            self.settle("complete", true);
+    /// Passes on what comes, no faster than the client takes it.
+    fn poll(&mut self, client: &mut Client, context: &mut Context<'_>) -> Poll<Stop> {
+        let Self { accounts, answered, .. } = self;
+        let connection = &mut answered.connection;
+        loop {
+            match (accounts.seat.end(), client.is_blocked()) {
+                // It is the client that has taken nothing for as long as the vendor may be silent.
+                (Some(End::Due), true) => return Poll::Ready(Stop::ClientGone),
+                (Some(end), _) => return Poll::Ready(Stop::Early(Ending::Ended(end))),
+                (None, true) if ready!(client.poll_flush(context)).is_err() => {
+                    return Poll::Ready(Stop::ClientGone);
+                }
+                (None, _) => {}
+            }
+            match connection.poll_part(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Stop::Early(Ending::Reset)),
+                Poll::Pending => match client.poll_flush(context) {
+                    Poll::Ready(Err(_)) => return Poll::Ready(Stop::ClientGone),
+                    _ => return client.poll_gone(context).map(|()| Stop::ClientGone),
+                },
+            }
+            let (part, ends) = (connection.part(), connection.is_ended());
+            accounts.observe(part);
+            if ends && !accounts.is_whole(answered.head.framing) {
+                return Poll::Ready(Stop::Early(Ending::Reset));
+            }
+            if ends {
+                // Before the client can see the end, so that whoever asks then is told of it.
+                accounts.settle("complete");
+            }
+            let sent = client.send(context, part, ends);
+            if ends {
+                return Poll::Ready(Stop::Complete);
+            }
+            if sent.is_err() {
+                return Poll::Ready(Stop::ClientGone);
+            }
         }
     }
 
     /// Ends the answer before its end.
-    fn break_off(&mut self, ending: Ending) -> Option<Result<Frame<Bytes>, Cut>> {
+    async fn break_off(mut self, client: &mut Client, ending: Ending) {
         let outcome = match ending {
             Ending::Reset => "upstream broke off",
             Ending::Ended(End::Due) => "upstream stalled",
@@ -157,74 +174,57 @@ impl Relay {
             Ending::Ended(End::Revoked) => "token revoked",
             Ending::Ended(End::Suspended) => "token suspended",
             Ending::Ended(End::Stopping) => "router stopped",
+            Ending::Ended(End::Gone) => "client gone",
         };
+        let metrics = &self.accounts.worker.metrics;
         match ending {
-            Ending::Reset => self.worker.metrics.failure(Failure::Reset),
-            Ending::Ended(End::Due) => self.worker.metrics.failure(Failure::Stall),
+            Ending::Reset => metrics.failure(Failure::Reset),
+            Ending::Ended(End::Due) => metrics.failure(Failure::Stall),
             Ending::Ended(_) => {}
         }
-        let id = self.line.id;
-        self.settle(outcome, false);
-        Some(if self.is_stream { Ok(Frame::data(refuse::event(ending, id))) } else { Err(Cut(ending)) })
-    }
-
-    /// The source says that it has ended.
-    fn finish(&mut self) -> Option<Result<Frame<Bytes>, Cut>> {
-        let is_whole = self.observer.as_ref().is_none_or(|observer| {
-            let seen = observer.so_far();
-            seen.complete || seen.error.is_some()
-        });
-        if !self.is_delimited && !is_whole {
-            // Only the end of the connection says that this answer has ended, and its text says it has not.
-            return self.break_off(Ending::Reset);
+        self.accounts.settle(outcome);
+        if !self.is_stream || !client.can_append() {
+            return client.cut();
         }
-        self.settle("complete", true);
-        None
+        let event = refuse::event(ending, self.accounts.line.id);
+        // A client that has gone meanwhile needs no event.
+        let _ = std::future::poll_fn(|context| Poll::Ready(client.send(context, &event, true))).await;
     }
 }
 
-impl Body for Relay {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let relay = &mut *self;
-        loop {
-            let Some((source, _)) = relay.source.as_mut() else { return Poll::Ready(None) };
-            if let Some(end) = relay.seat.end() {
-                return Poll::Ready(relay.break_off(Ending::Ended(end)));
-            }
-            let frame = match Pin::new(source).poll_frame(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(relay.finish()),
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(relay.break_off(Ending::Reset)),
-                Poll::Ready(Some(Ok(frame))) => frame,
-            };
-            // Trailers are nothing that a client of this API expects.
-            let Ok(bytes) = frame.into_data() else { continue };
-            if let Some(observer) = &mut relay.observer {
-                observer.feed(&bytes);
-            }
-            relay.seat.begin_phase(relay.provider.timeouts.idle_ms);
-            relay.end_if_complete();
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+impl Accounts {
+    fn observe(&mut self, part: &[u8]) {
+        if let Some(observer) = &mut self.observer {
+            observer.feed(part);
         }
+        self.seat.begin_phase(self.provider.timeouts.idle_ms);
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.source.is_none()
+    /// Whether an answer that seems to have ended has. When only the end of the connection says so, its
+    /// text must say it too.
+    fn is_whole(&self, framing: Framing) -> bool {
+        framing != Framing::UntilClose
+            || self.observer.as_ref().is_none_or(|observer| {
+                let seen = observer.so_far();
+                seen.complete || seen.error.is_some()
+            })
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
+    /// Settles everything. Whatever comes first decides; later calls change nothing.
+    fn settle(&mut self, outcome: &str) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
+        let usage = self.observer.take().and_then(|observer| observer.finish().usage);
+        self.admitted.settle(usage.unwrap_or_default());
+        self.line.conclude(self.status, outcome, usage.as_ref());
+        self.worker.metrics.open_streams.dec();
+        self.seat.leave_request();
     }
 }
 
-impl Drop for Relay {
+impl Drop for Accounts {
     fn drop(&mut self) {
-        self.settle("client gone", false);
+        self.settle("client gone");
     }
 }

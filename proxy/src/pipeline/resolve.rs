@@ -6,16 +6,10 @@ use crate::config::live::{Live, ProviderEntry};
 use crate::refuse::Refusal;
 use crate::surface::{Found, Operation};
 
-use super::read::Content;
-
-/// The provider that the request goes to.
-pub(super) fn provider(
-    live: &Live,
-    found: &Found<'_>,
-    content: &Content,
-) -> Result<Arc<ProviderEntry>, Refusal> {
+/// The provider that the request goes to; `asked` is the model that its body names.
+pub(super) fn provider(live: &Live, found: &Found<'_>, asked: &str) -> Result<Arc<ProviderEntry>, Refusal> {
     let model = match found.operation {
-        Operation::Messages | Operation::CountTokens => content.model(),
+        Operation::Messages | Operation::CountTokens => asked,
         Operation::Model => found.model.unwrap_or_default(),
         // A list of models is asked of whoever serves first.
         Operation::Models | Operation::Health | Operation::Root => {

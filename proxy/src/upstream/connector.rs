@@ -1,25 +1,17 @@
-//! Making one connection: name look-up, TCP, TLS, HTTP/1.1.
+//! Making one connection: name look-up, TCP, TLS.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use http_body::Body;
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 
+use super::connection::Connection;
 use super::endpoint::Place;
 use super::stream::Stream;
-
-/// Sends requests over one connection.
-pub type Sender = http1::SendRequest<Full<Bytes>>;
-
-/// Most bytes that a connection buffers, and so the most that an answer's head may have.
-const MAX_BUFFER_BYTES: usize = 64 * 1024;
+use crate::http1::buffers::Buffers;
 
 /// Why there is no connection. Tells nothing of credentials.
 #[derive(Debug, thiserror::Error)]
@@ -33,26 +25,13 @@ pub enum ConnectError {
     /// The TLS handshake failed.
     #[error("TLS handshake failed: {0}")]
     Tls(io::Error),
-    /// The HTTP library refused the connection.
-    #[error("connection cannot carry HTTP: {0}")]
-    Http(#[from] hyper::Error),
     /// TLS cannot be set up at all.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
 }
 
 /// Connects to `place`. How long that may take is the caller's to limit.
-pub async fn connect(place: &Place) -> Result<Sender, ConnectError> {
-    connect_for(place).await
-}
-
-/// Connects to `place` for requests whose bodies are of another kind.
-pub async fn connect_for<B>(place: &Place) -> Result<http1::SendRequest<B>, ConnectError>
-where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+pub async fn connect(place: &Place, buffers: &Rc<Buffers>) -> Result<Connection, ConnectError> {
     let socket = connect_tcp(place).await?;
     // Requests are written whole; waiting for more would only delay them.
     let _ = socket.set_nodelay(true);
@@ -64,13 +43,7 @@ where
             Stream::Tls(Box::new(tls))
         }
     };
-    let (sender, connection) =
-        http1::Builder::new().max_buf_size(MAX_BUFFER_BYTES).handshake(TokioIo::new(stream)).await?;
-    tokio::task::spawn_local(async move {
-        // Whoever waits for an answer on this connection is told of its failure.
-        let _ = connection.await;
-    });
-    Ok(sender)
+    Ok(Connection::new(stream, Rc::clone(buffers)))
 }
 
 async fn connect_tcp(place: &Place) -> Result<TcpStream, ConnectError> {

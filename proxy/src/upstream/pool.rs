@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::connector::Sender;
+use super::connection::Connection;
 use super::endpoint::Place;
 use crate::clock;
 
@@ -22,29 +22,30 @@ pub struct Pool {
 
 struct Shelf {
     place: Arc<Place>,
-    waiting: Vec<(Sender, u64)>,
+    waiting: Vec<(Connection, u64)>,
 }
 
 impl Pool {
     /// The connection to `place` that was used last and can still be used.
-    pub fn take(&self, place: &Arc<Place>) -> Option<Sender> {
+    pub fn take(&self, place: &Arc<Place>) -> Option<Connection> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.iter_mut().find(|shelf| shelf.holds(place))?;
         let oldest_ms = clock::noted_ms().saturating_sub(KEPT_MS);
-        while let Some((sender, since_ms)) = shelf.waiting.pop() {
-            if since_ms >= oldest_ms && !sender.is_closed() {
-                return Some(sender);
+        while let Some((mut connection, since_ms)) = shelf.waiting.pop() {
+            if since_ms >= oldest_ms && connection.is_quiet() {
+                return Some(connection);
             }
         }
         None
     }
 
-    /// Keeps a connection whose last answer ended cleanly.
-    pub fn put(&self, place: &Arc<Place>, sender: Sender) {
-        if sender.is_closed() {
+    /// Keeps a connection, if it can carry another request.
+    pub fn put(&self, place: &Arc<Place>, mut connection: Connection) {
+        if !connection.persists() {
             return;
         }
-        let kept = (sender, clock::noted_ms());
+        connection.release();
+        let kept = (connection, clock::noted_ms());
         let mut shelves = self.shelves.borrow_mut();
         match shelves.iter_mut().find(|shelf| shelf.holds(place)) {
             Some(shelf) if shelf.waiting.len() >= MAX_KEPT => {}
@@ -57,7 +58,9 @@ impl Pool {
     pub fn sweep(&self) {
         let oldest_ms = clock::noted_ms().saturating_sub(KEPT_MS);
         self.shelves.borrow_mut().retain_mut(|shelf| {
-            shelf.waiting.retain(|(sender, since_ms)| *since_ms >= oldest_ms && !sender.is_closed());
+            shelf
+                .waiting
+                .retain_mut(|(connection, since_ms)| *since_ms >= oldest_ms && connection.is_quiet());
             !shelf.waiting.is_empty()
         });
     }

@@ -2,15 +2,21 @@
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
+use la_core::report::{ADMIN_LIFETIME_SECONDS, ADMIN_TYPE, AdminClaims};
+use la_core::secret::Secret;
+use la_core::token::SigningKey;
 use la_tests::cluster::Client;
 use serde_json::Value;
 
-use crate::upstream::{ACCESS_CANARY, REFRESH_CANARY};
+use crate::upstream::{self, ACCESS_CANARY, REFRESH_CANARY};
 use crate::world::World;
 
 /// What an agent can see of itself: environment, files of its mounts, processes.
 const LOOK_AROUND: &str =
     "env; cat /var/run/la-router/* || true; cat /proc/*/environ /proc/*/cmdline || true";
+
+/// Where a proxy's pod answers its operator.
+const ADMIN_PORT: u16 = 8081;
 
 pub(crate) fn credential(world: &mut World) -> Result<String> {
     let mut places = Places::default();
@@ -19,6 +25,7 @@ pub(crate) fn credential(world: &mut World) -> Result<String> {
     agents_view(world, &mut places)?;
     logs(world, &mut places)?;
     answers(world, &mut places)?;
+    ensure!(asked_as_the_operator(world, &mut places)? > 0, "no pod of a proxy answered the operator");
     ensure!(places.expected == 2, "found in {} of the two places where it has to be", places.expected);
     ensure!(places.found.is_empty(), "found in {:?}", places.found);
     Ok(format!(": {} places searched", places.searched))
@@ -153,6 +160,35 @@ fn answers(world: &World, places: &mut Places) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the admin port says to its operator, with a credential signed as the operator signs it. How many pods
+/// were asked.
+fn asked_as_the_operator(world: &World, places: &mut Places) -> Result<usize> {
+    let pods = world.object("/api/v1/namespaces/la-router/pods")?;
+    let mut asked = 0;
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let proxy = word(pod, "/metadata/labels/app.kubernetes.io~1instance");
+        let keys = format!("/api/v1/namespaces/la-router/secrets/{proxy}-signing-keys");
+        let (Some(address), Ok(keys)) = (pod["status"]["podIP"].as_str(), world.object(&keys)) else {
+            continue;
+        };
+        let seed = base64::engine::general_purpose::STANDARD.decode(word(&keys, "/data/admin.key"))?;
+        let key = SigningKey::Ed25519 { seed: Secret::new(String::from_utf8(seed)?) };
+        let now = i64::try_from(upstream::now().as_secs())?;
+        let claims =
+            AdminClaims { aud: word(pod, "/metadata/uid"), iat: now, exp: now + ADMIN_LIFETIME_SECONDS };
+        let bearer = format!("Bearer {}", key.sign(ADMIN_TYPE, &claims)?.expose());
+        let client = Client::new(format!("{address}:{ADMIN_PORT}").parse()?);
+        for path in ["/status", "/v1/report", "/v1/accounts", "/v1/usage"] {
+            let answer = client.send_with("GET", path, &[("authorization", &bearer)], "")?;
+            ensure!(answer.status == 200, "{path} of {address} answers its operator with {}", answer.status);
+            ensure!(!answer.body.contains("la_sk_"), "{path} of {address} shows a token");
+            places.search(&format!("{path} of {address} for its operator"), &answer.body);
+        }
+        asked += 1;
+    }
+    Ok(asked)
 }
 
 fn ports(pod: &Value) -> Vec<u64> {

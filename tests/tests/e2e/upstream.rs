@@ -58,7 +58,7 @@ impl Upstream {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a login file says until when it is good")]
-fn now() -> Duration {
+#[expect(clippy::disallowed_methods, reason = "logins and credentials say until when they are good")]
+pub(crate) fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -189,7 +189,9 @@ async fn head_that_takes_thirty_seconds_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connection_that_is_one_too_many_is_told_so_at_once() {
     let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
-    let router = Setup::flags(&upstream.base_url()).arg("--max-connections", "2").start().unwrap();
+    // One thread, so that connections are let in in the order in which they were made.
+    let setup = Setup::flags(&upstream.base_url()).arg("--threads", "1");
+    let router = setup.arg("--max-connections", "2").start().unwrap();
     let _held =
         [Caller::connect(router.address()).await.unwrap(), Caller::connect(router.address()).await.unwrap()];
     let mut one_more = Caller::connect(router.address()).await.unwrap();

@@ -1,12 +1,14 @@
 //! The counts of an answer that is one JSON object: its own `usage` or `error`, wherever they stand in it.
 //!
-//! Follows nesting and strings from byte to byte and keeps only a member that is needed. It does not check
-//! the rest: an answer passes as it is.
+//! An answer that is there as a whole, as most are, is read at once. Any other is followed through nesting and
+//! strings from byte to byte, and only a member that is needed is kept. That does not check the rest: an answer
+//! passes as it is. Both say the same of the same bytes.
 
 use memchr::memchr2;
 
-use super::counts::{Counts, ErrorPart};
+use super::counts::{Seen, counts, model, stop_reason, type_of};
 use super::{Fault, Observed};
+use crate::facts::cursor::{Cursor, usual_key};
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -17,6 +19,7 @@ pub(super) struct Watch {
     key: Vec<u8>,
     value: Vec<u8>,
     wanted: Option<Wanted>,
+    seen: Seen,
     is_cut: bool,
     observed: Observed,
 }
@@ -40,6 +43,24 @@ enum Place {
 enum Wanted {
     Usage,
     Error,
+    Model,
+    StopReason,
+}
+
+impl Wanted {
+    fn called(key: &[u8]) -> Option<Self> {
+        if key == b"usage" {
+            Some(Self::Usage)
+        } else if key == b"model" {
+            Some(Self::Model)
+        } else if key == b"stop_reason" {
+            Some(Self::StopReason)
+        } else if key == b"error" {
+            Some(Self::Error)
+        } else {
+            None
+        }
+    }
 }
 
 /// Longest key that is told apart from others.
@@ -58,12 +79,20 @@ impl Watch {
             key: Vec::new(),
             value: Vec::new(),
             wanted: None,
+            seen: Seen::default(),
             is_cut: false,
-            observed: Observed::default(),
+            observed: Observed::of_json(),
         }
     }
 
     pub(super) fn feed(&mut self, bytes: &[u8]) {
+        if self.place == Place::Before
+            && bytes.len() <= self.limit_bytes
+            && let Some(observed) = whole(bytes)
+        {
+            self.observed = observed;
+            self.place = Place::Over;
+        }
         let mut rest = bytes;
         while !rest.is_empty() && self.place != Place::Over {
             rest = match self.place {
@@ -132,11 +161,7 @@ impl Watch {
             }
             b'{' | b'[' => self.depth = self.depth.saturating_add(1),
             b':' if self.depth == 1 => {
-                self.wanted = match self.key.as_slice() {
-                    b"\"usage\"" => Some(Wanted::Usage),
-                    b"\"error\"" => Some(Wanted::Error),
-                    _ => None,
-                };
+                self.wanted = self.wanted_member();
                 self.value.reserve(if self.wanted.is_some() { USUAL_VALUE_BYTES } else { 0 });
                 self.key.clear();
                 return rest;
@@ -178,22 +203,103 @@ impl Watch {
         }
     }
 
+    /// What the member is whose key has just ended.
+    fn wanted_member(&mut self) -> Option<Wanted> {
+        if self.key.contains(&b'\\') {
+            self.observed.fault(Fault::Unreadable);
+        }
+        let key = self.key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
+        let wanted = Wanted::called(key?)?;
+        match self.seen.once(wanted as u8) {
+            Ok(()) => Some(wanted),
+            Err(fault) => {
+                self.observed.fault(fault);
+                None
+            }
+        }
+    }
+
     /// Reads the member that has just ended, if it is one that was kept.
     fn end_member(&mut self) {
         let value = std::mem::take(&mut self.value);
         let is_cut = std::mem::take(&mut self.is_cut);
-        match self.wanted.take() {
-            Some(_) if is_cut => self.observed.fault(Fault::TooLarge),
-            Some(Wanted::Usage) => match serde_json::from_slice::<Option<Counts>>(&value) {
-                Ok(counts) => self.observed.count(counts),
-                Err(_) => self.observed.fault(Fault::Unreadable),
-            },
-            Some(Wanted::Error) => match serde_json::from_slice::<Option<ErrorPart<'_>>>(&value) {
-                Ok(Some(error)) => self.observed.fail(&error),
-                Ok(None) => {}
-                Err(_) => self.observed.error = Some("unknown_error".to_owned()),
-            },
-            None => {}
+        let Some(wanted) = self.wanted.take() else { return };
+        if is_cut {
+            return self.observed.fault(Fault::TooLarge);
         }
+        let read = check(&value).and_then(|mut cursor| self.observed.member(wanted, &mut cursor));
+        match read {
+            Ok(()) => {}
+            Err(_) if wanted == Wanted::Error => self.observed.fail(None),
+            Err(fault) => self.observed.fault(fault),
+        }
+    }
+}
+
+/// Begins to read a value, which must be one and nothing else.
+fn check(value: &[u8]) -> Result<Cursor<'_>, Fault> {
+    let mut cursor = Cursor::new(value);
+    cursor.skip_whitespace();
+    let begin = cursor;
+    cursor.skip_value(1)?;
+    cursor.end()?;
+    Ok(begin)
+}
+
+/// What is observed of a whole answer that is as it should be.
+fn whole(bytes: &[u8]) -> Option<Observed> {
+    // The beginning of a longer answer hardly ever ends so, and is not worth reading twice.
+    if bytes.trim_ascii_end().last() != Some(&b'}') {
+        return None;
+    }
+    let mut observed = Observed::of_json();
+    let mut seen = Seen::default();
+    let mut cursor = Cursor::new(bytes);
+    cursor.skip_whitespace();
+    if !cursor.take(b'{') {
+        return None;
+    }
+    let usual = |cursor: &mut Cursor<'_>| {
+        usual_key!(cursor, "id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage")
+    };
+    let read = cursor.usual_members(usual, |cursor, key| match Wanted::called(key) {
+        Some(wanted) => {
+            seen.once(wanted as u8)?;
+            observed.member(wanted, cursor)
+        }
+        None => Ok::<(), Fault>(cursor.skip_value(1)?),
+    });
+    read.ok()?;
+    cursor.end().ok()?;
+    observed.complete = true;
+    Some(observed)
+}
+
+impl Observed {
+    fn of_json() -> Self {
+        let mut observed = Self::default();
+        observed.emitted.is_hidden = true;
+        observed
+    }
+
+    /// Reads a member of the answer.
+    fn member(&mut self, wanted: Wanted, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+        match wanted {
+            Wanted::Usage => {
+                if let Some(counts) = counts(cursor)? {
+                    self.has_final_output = counts.output.is_some();
+                    self.count(&counts);
+                }
+            }
+            Wanted::Error if cursor.peek() == Some(b'n') => cursor.skip_value(1)?,
+            Wanted::Error => {
+                let mut kind = None;
+                type_of(cursor, &mut kind)?;
+                self.fail(kind);
+            }
+            Wanted::Model => self.model = model(cursor)?,
+            Wanted::StopReason => self.stop_reason = stop_reason(cursor)?,
+        }
+        Ok(())
     }
 }

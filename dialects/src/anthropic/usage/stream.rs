@@ -1,69 +1,118 @@
 //! The counts of a stream: in `message_start`, then in every `message_delta`.
 
-use super::counts::{ErrorEvent, Holder, MessageStart};
+use super::counts::{Seen, counts, model, object, stop_reason, type_in};
 use super::{Fault, Observed};
 use crate::sse::{Decoder, Event};
 
-/// The events that matter here. The others are neither kept nor read.
-const NAMES: &[&str] = &["message_start", "message_delta", "message_stop", "error"];
+/// The events that matter here, the most frequent first. The others are neither kept nor read.
+const NAMES: &[&str] = &[
+    "content_block_delta",
+    "content_block_start",
+    "message_start",
+    "message_delta",
+    "message_stop",
+    "error",
+];
 
 #[derive(Debug)]
 pub(super) struct Watch {
     decoder: Decoder,
-    seen: Seen,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
     started: bool,
     observed: Observed,
 }
 
 impl Watch {
     pub(super) fn new(limit_bytes: usize) -> Self {
-        Self { decoder: Decoder::only(NAMES, limit_bytes), seen: Seen::default() }
+        Self { decoder: Decoder::only(NAMES, limit_bytes), started: false, observed: Observed::default() }
     }
 
     pub(super) fn feed(&mut self, bytes: &[u8]) {
-        let seen = &mut self.seen;
-        self.decoder.feed(bytes, |event| seen.event(event));
+        let Self { decoder, started, observed } = self;
+        decoder.feed(bytes, |event| observed.event(event, started));
     }
 
     pub(super) fn observed(&self) -> &Observed {
-        &self.seen.observed
+        &self.observed
     }
 
     pub(super) fn into_observed(self) -> Observed {
-        self.seen.observed
+        self.observed
     }
 }
 
-impl Seen {
-    fn event(&mut self, event: Event<'_>) {
+impl Observed {
+    fn event(&mut self, event: Event<'_>, started: &mut bool) {
         match event.name {
-            "message_stop" => self.observed.complete = true,
-            // What an error says beyond its type does not matter, not even whether it is whole.
-            "error" => match serde_json::from_slice::<ErrorEvent<'_>>(event.data) {
-                Ok(read) => self.observed.fail(&read.error),
-                Err(_) => self.observed.error = Some("unknown_error".to_owned()),
-            },
-            _ if event.is_cut => self.observed.fault(Fault::TooLarge),
-            "message_start" => self.start(event.data),
-            _ => match serde_json::from_slice::<Holder>(event.data) {
-                Ok(delta) => self.observed.count(delta.usage),
-                Err(_) => self.observed.fault(Fault::Unreadable),
-            },
+            "content_block_delta" if event.is_cut => self.emitted.is_hidden = true,
+            "content_block_delta" => self.emitted.delta(event.data),
+            "content_block_start" => self.emitted.block(event.data),
+            "message_stop" => self.complete = true,
+            "error" => self.fail(type_in(event.data, b"error")),
+            // A second message's counts replace nothing: whatever it is, it is not the answer asked for.
+            "message_start" if std::mem::replace(started, true) => self.fault(Fault::SecondMessage),
+            _ if event.is_cut => self.fault(Fault::TooLarge),
+            "message_start" => self.read(event.data, Self::start),
+            _ => self.read(event.data, Self::delta),
         }
     }
 
-    /// A second message's counts replace nothing: whatever it is, it is not the answer that was asked for.
-    fn start(&mut self, data: &[u8]) {
-        if std::mem::replace(&mut self.started, true) {
-            return self.observed.fault(Fault::SecondMessage);
+    fn read(&mut self, data: &[u8], read: fn(&mut Self, &[u8]) -> Result<(), Fault>) {
+        if let Err(fault) = read(self, data) {
+            self.fault(fault);
         }
-        match serde_json::from_slice::<MessageStart>(data) {
-            Ok(start) => self.observed.count(start.message.usage),
-            Err(_) => self.observed.fault(Fault::Unreadable),
+    }
+
+    fn start(&mut self, data: &[u8]) -> Result<(), Fault> {
+        let mut seen = Seen::default();
+        let (mut used, mut name) = (None, None);
+        object(data, |cursor, key| {
+            if key != b"message" {
+                return Ok(cursor.skip_value(1)?);
+            }
+            seen.once(0)?;
+            if !cursor.take(b'{') {
+                return Err(Fault::Unreadable);
+            }
+            cursor.members(|cursor, key| {
+                match key {
+                    b"usage" => used = seen.once(1).and_then(|()| counts(cursor))?,
+                    b"model" => name = seen.once(2).and_then(|()| model(cursor))?,
+                    _ => cursor.skip_value(2)?,
+                }
+                Ok(())
+            })
+        })?;
+        self.model = name;
+        used.iter().for_each(|used| self.count(used));
+        if seen.has(0) { Ok(()) } else { Err(Fault::Unreadable) }
+    }
+
+    fn delta(&mut self, data: &[u8]) -> Result<(), Fault> {
+        let mut seen = Seen::default();
+        let (mut used, mut reason) = (None, None);
+        object(data, |cursor, key| {
+            match key {
+                b"usage" => used = seen.once(0).and_then(|()| counts(cursor))?,
+                b"delta" if cursor.peek() == Some(b'{') => {
+                    seen.once(1)?;
+                    cursor.take(b'{');
+                    cursor.members(|cursor, key| {
+                        match key {
+                            b"stop_reason" => reason = stop_reason(cursor)?,
+                            _ => cursor.skip_value(2)?,
+                        }
+                        Ok::<(), Fault>(())
+                    })?;
+                }
+                _ => cursor.skip_value(1)?,
+            }
+            Ok(())
+        })?;
+        self.stop_reason = reason.or(self.stop_reason);
+        if let Some(used) = used {
+            self.has_final_output |= used.output.is_some();
+            self.count(&used);
         }
+        Ok(())
     }
 }

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod recorded;
+
 const STREAM: &str = concat!(
     "event: message_start\n",
     r#"data: {"type":"message_start","message":{"id":"msg_1","content":[],"usage":{"input_tokens":25,"#,
@@ -44,8 +46,17 @@ fn used(input: u64, write: u64, read: u64, output: u64) -> Option<Usage> {
     })
 }
 
-fn good(usage: Option<Usage>) -> Observed {
-    Observed { usage, complete: true, ..Observed::default() }
+/// What an ending comes down to: counts, whether it is proper, error, fault.
+type Told = (Option<Usage>, bool, Option<&'static str>, Option<Fault>);
+
+fn good(usage: Option<Usage>) -> Told {
+    (usage, true, None, None)
+}
+
+#[track_caller]
+fn tells(observed: &Observed, told: Told, what: &str) {
+    let Observed { usage, complete, error, fault, .. } = observed;
+    assert_eq!((*usage, *complete, error.as_deref(), *fault), told, "{what}");
 }
 
 /// Every way to cut `bytes` into three parts.
@@ -57,7 +68,7 @@ fn cuts(bytes: &[u8]) -> impl Iterator<Item = [&[u8]; 3]> {
 #[test]
 fn last_value_of_each_count_wins_at_every_split() {
     for parts in cuts(STREAM.as_bytes()) {
-        assert_eq!(stream(&parts), good(used(25, 7, 5, 43)), "{:?}", parts.map(<[u8]>::len));
+        tells(&stream(&parts), good(used(25, 7, 5, 43)), &format!("{:?}", parts.map(<[u8]>::len)));
     }
 }
 
@@ -65,7 +76,7 @@ fn last_value_of_each_count_wins_at_every_split() {
 fn stream_cut_short_keeps_its_counts_and_is_not_complete() {
     let until = STREAM.find("event: message_stop").unwrap();
     let observed = stream(&[&STREAM.as_bytes()[..until]]);
-    assert_eq!(observed, Observed { complete: false, ..good(used(25, 7, 5, 43)) });
+    tells(&observed, (used(25, 7, 5, 43), false, None, None), "before its last event");
     let before_delta = STREAM.find("event: message_delta").unwrap();
     assert_eq!(stream(&[&STREAM.as_bytes()[..before_delta]]).usage, used(25, 7, 0, 1));
     assert_eq!(stream(&[b""]), Observed::default());
@@ -104,7 +115,7 @@ fn second_message_in_one_stream_is_a_fault_and_counts_nothing() {
         1,
     );
     let observed = stream(&[twice.as_bytes()]);
-    assert_eq!(observed, Observed { fault: Some(Fault::SecondMessage), ..good(used(25, 7, 5, 43)) });
+    tells(&observed, (used(25, 7, 5, 43), true, None, Some(Fault::SecondMessage)), "twice");
 }
 
 #[test]
@@ -113,8 +124,34 @@ fn what_cannot_be_read_is_a_fault() {
     let cases = [
         ("message_start", "{", Fault::Unreadable),
         ("message_start", r#"{"message":{"usage":{"input_tokens":"7"}}}"#, Fault::Unreadable),
-        ("message_delta", r#"{"usage":{"output_tokens":-1}}"#, Fault::Unreadable),
-        ("message_delta", r#"{"usage":{"output_tokens":1.5}}"#, Fault::Unreadable),
+        ("message_start", r#"{"type":"message_start"}"#, Fault::Unreadable),
+        ("message_start", r#"{"message":null}"#, Fault::Unreadable),
+        ("message_delta", r#"{"usage":{"output_tokens":1}"#, Fault::Unreadable),
+        ("message_delta", r#"{"usage":[]}"#, Fault::Unreadable),
+        ("message_delta", r#"{"usage":{"output_tokens":1,"output_tokens":1}}"#, Fault::Unreadable),
+        ("message_delta", r#"{"usage":{"output_tokens":null,"output_tokens":1}}"#, Fault::Unreadable),
+        ("message_delta", r#"{"usage":{"output_tokens":1},"usage":null}"#, Fault::Unreadable),
+        ("message_delta", r#"{"usage":{"output\u005ftokens":1}}"#, Fault::Unreadable),
+        (
+            "message_delta",
+            r#"{"usage":{"cache_creation":{"ephemeral_1h_input_tokens":"1"}}}"#,
+            Fault::Unreadable,
+        ),
+        ("message_delta", r#"{"usage":{"output_tokens":-1}}"#, Fault::Impossible),
+        ("message_delta", r#"{"usage":{"output_tokens":1.5}}"#, Fault::Impossible),
+        ("message_delta", r#"{"usage":{"output_tokens":1e3}}"#, Fault::Impossible),
+        ("message_delta", r#"{"usage":{"input_tokens":100000001}}"#, Fault::Impossible),
+        ("message_delta", r#"{"usage":{"input_tokens":99999999999999999999999999}}"#, Fault::Impossible),
+        (
+            "message_delta",
+            r#"{"usage":{"cache_creation_input_tokens":3,"cache_creation":{"ephemeral_5m_input_tokens":4}}}"#,
+            Fault::Impossible,
+        ),
+        (
+            "message_delta",
+            r#"{"usage":{"output_tokens":3,"output_tokens_details":{"thinking_tokens":4}}}"#,
+            Fault::Impossible,
+        ),
         ("message_delta", &big, Fault::TooLarge),
     ];
     for (name, data, fault) in cases {
@@ -127,7 +164,7 @@ fn what_cannot_be_read_is_a_fault() {
 fn large_events_without_counts_are_no_fault() {
     let big = format!("event: content_block_start\ndata: {}\n\n", "x".repeat(1 << 20));
     let observed = stream(&[big.as_bytes(), STREAM.as_bytes()]);
-    assert_eq!(observed, good(used(25, 7, 5, 43)));
+    tells(&observed, good(used(25, 7, 5, 43)), "after a megabyte");
 }
 
 const ANSWER: &str = r#" {"id":"msg_1","content":[{"type":"text","text":"\"usage\": {\"input_tokens\":1}\\"},{"usage":{"input_tokens":2}}],
@@ -137,7 +174,7 @@ const ANSWER: &str = r#" {"id":"msg_1","content":[{"type":"text","text":"\"usage
 #[test]
 fn own_counts_of_a_json_answer_are_found_at_every_split() {
     for parts in cuts(ANSWER.as_bytes()) {
-        assert_eq!(json(&parts), good(used(12, 0, 0, 345)), "{:?}", parts.map(<[u8]>::len));
+        tells(&json(&parts), good(used(12, 0, 0, 345)), &format!("{:?}", parts.map(<[u8]>::len)));
     }
 }
 
@@ -147,7 +184,7 @@ fn counts_are_found_before_and_after_megabytes() {
     let usage = r#""usage":{"input_tokens":3,"output_tokens":4}"#;
     for text in [format!("{{{usage},\"a\":\"{filler}\"}}"), format!("{{\"a\":\"{filler}\",{usage}}}")] {
         let parts: Vec<&[u8]> = text.as_bytes().chunks(4096).collect();
-        assert_eq!(json(&parts), good(used(3, 0, 0, 4)));
+        tells(&json(&parts), good(used(3, 0, 0, 4)), &text[..20]);
     }
 }
 
@@ -158,19 +195,26 @@ fn json_answers_without_counts_are_told_apart() {
         (r#"{"input_tokens":14}"#, good(None)),
         (r#"{"usage":null}"#, good(None)),
         (r#"{"usage":{}}"#, good(used(0, 0, 0, 0))),
-        (r#"{"usage":{"input_tokens":1}"#, Observed { usage: None, ..Observed::default() }),
-        (r#"{"usage":"x"}"#, Observed { fault: Some(Fault::Unreadable), ..good(None) }),
+        (r#"{"usage":{"input_tokens":1}"#, (None, false, None, None)),
+        (r#"{"usage":"x"}"#, (None, true, None, Some(Fault::Unreadable))),
+        (r#"{"usage":{"input_tokens":-1}}"#, (None, true, None, Some(Fault::Impossible))),
+        (r#"{"usage":null,"usage":{}}"#, (None, true, None, Some(Fault::Unreadable))),
+        (r#"{"us\u0061ge":{}}"#, (None, true, None, Some(Fault::Unreadable))),
+        (r#"{"x":{"us\u0061ge":{}, "usage":5}}"#, good(None)),
+        (r#"{"usage":{} x}"#, (None, true, None, Some(Fault::Unreadable))),
         (
             r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#,
-            Observed { error: Some("overloaded_error".to_owned()), ..good(None) },
+            (None, true, Some("overloaded_error"), None),
         ),
-        (r#"[{"usage":{"input_tokens":1}}]"#, Observed::default()),
-        ("<html>{\"usage\":{}}</html>", Observed::default()),
-        ("", Observed::default()),
+        (r#"{"error":"x"}"#, (None, true, Some("unknown_error"), None)),
+        (r#"{"error":null}"#, good(None)),
+        (r#"[{"usage":{"input_tokens":1}}]"#, (None, false, None, None)),
+        ("<html>{\"usage\":{}}</html>", (None, false, None, None)),
+        ("", (None, false, None, None)),
     ];
     for (text, expected) in cases {
         for parts in cuts(text.as_bytes()) {
-            assert_eq!(json(&parts), expected, "{text}");
+            tells(&json(&parts), expected, text);
         }
     }
     let big = format!(r#"{{"usage":{{"x":"{}"}}}}"#, "x".repeat(2048));

@@ -144,6 +144,8 @@ impl Keeper {
     fn repair(&mut self, clean: bool) -> Result<(), Failed> {
         let usable = self.shared.with(|state| {
             state.book.keep_leaving();
+            // What the cut tells must not be told again by the segment that stays.
+            let _ = state.write_down();
             state.segment.as_ref().is_some_and(Segment::is_fresh)
         });
         let segment = if usable { None } else { Some(self.next_segment()?) };
@@ -181,7 +183,7 @@ impl Keeper {
 
     fn cut(&self, segment: Option<Segment>, take: Take) -> Result<Cut, Failed> {
         let (cut, old) = self.shared.with(|state| {
-            let old = segment.and_then(|segment| state.segment.replace(segment));
+            let old = segment.and_then(|segment| state.switch(segment));
             let all = take == Take::All;
             let forget = match &state.keep {
                 Some(keep) if !all => state.book.leave(keep, REMEMBERED_MS),

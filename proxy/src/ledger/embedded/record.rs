@@ -54,6 +54,11 @@ const SETTLE: u8 = 4;
 const RELEASE: u8 = 5;
 
 impl Batch {
+    /// Room for records of the segment with this [`seed`].
+    pub(in crate::ledger) fn for_segment(seed: u32) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     /// Empties it for records of the segment with this [`seed`], and keeps its memory.
     pub(in crate::ledger) fn clear(&mut self, seed: u32) {
         self.bytes.clear();

@@ -14,6 +14,8 @@ use super::{OpenError, Setup, io_at, unreadable};
 pub(super) struct Recovered {
     pub(super) book: Book,
     pub(super) last_segment: u64,
+    /// Whether the checkpoint refers to the last segment, so that it is known to survive a power cut.
+    pub(super) is_durable: bool,
 }
 
 /// A book while the journal is replayed.
@@ -63,7 +65,7 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
     } else {
         book.charge_grants(now_ms);
     }
-    Ok(Recovered { book, last_segment })
+    Ok(Recovered { book, last_segment, is_durable: last_segment == head.segment })
 }
 
 /// What to start from where there is no redb file.
@@ -79,7 +81,7 @@ pub(super) fn nothing_there(dir: &Path) -> Result<Recovered, OpenError> {
         }
     }
     let last_segment = numbers.last().copied().unwrap_or_default();
-    Ok(Recovered { book: Book::new(Grants::Needed), last_segment })
+    Ok(Recovered { book: Book::new(Grants::Needed), last_segment, is_durable: false })
 }
 
 impl Replay {

@@ -5,7 +5,7 @@
 //! grants.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ const VERSION: u32 = 2;
 const EARLIER_VERSION: u32 = 1;
 const HEADER_BYTES: usize = 8 + 4 + 8;
 
-/// The segment that is being written.
+/// The segment that is being written, locked for as long as anything may be written to it.
 #[derive(Debug)]
 pub(in crate::ledger) struct Segment {
     file: File,
@@ -55,6 +55,7 @@ impl Segment {
     pub(super) fn create(dir: &Path, number: u64) -> io::Result<Self> {
         let path = path(dir, number);
         let made = OpenOptions::new().append(true).create_new(true).open(&path).and_then(|mut file| {
+            file.try_lock()?;
             file.write_all(&header(number))?;
             file.sync_all()?;
             sync_dir(dir)?;
@@ -63,8 +64,26 @@ impl Segment {
         if made.is_err() {
             let _ = std::fs::remove_file(&path);
         }
-        Ok(Self {
-            file: made?,
+        Ok(Self::empty(made?, path, number))
+    }
+
+    /// The segment `number`, whose header has been read, if it has no records and never gets any from a
+    /// ledger that was closed while requests were open.
+    pub(super) fn reopen(dir: &Path, number: u64) -> io::Result<Option<Self>> {
+        let path = path(dir, number);
+        let file = OpenOptions::new().append(true).open(&path)?;
+        match file.try_lock() {
+            Ok(()) if file.metadata()?.len() == HEADER_BYTES as u64 => {
+                Ok(Some(Self::empty(file, path, number)))
+            }
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn empty(file: File, path: PathBuf, number: u64) -> Self {
+        Self {
+            file,
             path,
             number,
             seed: record::seed(number),
@@ -72,7 +91,7 @@ impl Segment {
             failed: false,
             #[cfg(test)]
             full: std::sync::Arc::default(),
-        })
+        }
     }
 
     /// Hands bytes to the kernel. After a failure nothing more is accepted.

@@ -157,3 +157,17 @@ fn power_cut_between_any_two_steps_never_gives_anything_away() {
         }
     }
 }
+
+#[test]
+fn settlement_that_waits_for_the_next_write_is_charged_by_a_crash_and_kept_by_the_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    reserve(&ledger, "a", None).unwrap().settle_soon(&Spent::request(tokens(7)));
+    let whole = |settled, count| Some(Use { settled, open: 0, tokens: tokens(count) });
+    assert_eq!(ledger.usage(&subject("a")), whole(1, 7));
+    let killed = open(setup(image(dir.path()).path())).unwrap();
+    assert_eq!(killed.usage(&subject("a")), whole(1, 0), "its request was open when it was killed");
+    ledger.write_down();
+    let killed = open(setup(image(dir.path()).path())).unwrap();
+    assert_eq!(killed.usage(&subject("a")), whole(1, 7));
+}

@@ -137,3 +137,38 @@ fn directory_that_cannot_be_written_is_refused_with_its_name() {
     assert!(matches!(refused, OpenError::Io { .. }), "{refused}");
     assert!(refused.to_string().contains("file/data"), "{refused}");
 }
+
+#[test]
+fn write_that_fails_refuses_every_reservation_that_waited_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 1);
+    ledger.shared.lock().segment.as_ref().unwrap().full.store(true, Ordering::SeqCst);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let who = subject("a");
+    let (first, second) = runtime.block_on(async {
+        tokio::join!(ledger.reserve_request(&who, Some(9), NOW), ledger.reserve_request(&who, Some(9), NOW))
+    });
+    assert!(
+        matches!(first, Err(ReserveError::Unavailable(_)))
+            && matches!(second, Err(ReserveError::Unavailable(_)))
+    );
+    assert_eq!(used(&ledger, "a"), (1, 0), "a refusal changes nothing");
+}
+
+#[test]
+fn reservation_that_is_given_up_before_it_was_written_down_never_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let who = subject("a");
+        let mut reserving = Box::pin(ledger.reserve_request(&who, Some(9), NOW));
+        let waiting =
+            std::future::poll_fn(|context| std::task::Poll::Ready(reserving.as_mut().poll(context))).await;
+        assert!(waiting.is_pending());
+        assert_eq!(used(&ledger, "a"), (1, 1));
+    });
+    assert_eq!(used(&ledger, "a"), (1, 0));
+}

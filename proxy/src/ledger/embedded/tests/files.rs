@@ -71,6 +71,28 @@ fn settling_after_the_close_is_not_lost() {
 }
 
 #[test]
+fn segment_without_records_goes_on_unless_an_earlier_ledger_may_still_write_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 1);
+    let late = reserve(&ledger, "b", None).unwrap();
+    ledger.close().unwrap();
+    let empty = journals(dir.path());
+    let second = open(setup(dir.path())).unwrap();
+    assert_ne!(journals(dir.path()), empty, "the first ledger has a request open");
+    late.settle(&Spent::request(tokens(7)));
+    spend(&second, "a", 1);
+    second.close().unwrap();
+    drop(second);
+    let empty = journals(dir.path());
+    let third = open(setup(dir.path())).unwrap();
+    assert_eq!(journals(dir.path()), empty);
+    spend(&third, "a", 1);
+    let after_kill = open(setup(image(dir.path()).path())).unwrap();
+    assert_eq!((used(&after_kill, "a"), used(&after_kill, "b")), ((3, 0), (1, 0)));
+}
+
+#[test]
 fn second_ledger_on_a_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(setup(dir.path())).unwrap();

@@ -1,0 +1,248 @@
+//! The field lines of a head, read where they lie.
+
+use std::ops::Range;
+
+use memchr::{memchr, memchr_iter};
+
+use super::violation::Violation;
+
+/// Most fields of a head.
+const MAX_FIELDS: usize = 100;
+
+/// Most bytes of a head that can be read at all: places in it are 16 bits wide.
+pub(crate) const MAX_READABLE_BYTES: usize = u16::MAX as usize;
+
+/// Where the fields of one head are. Names are in lower case once they are read.
+#[derive(Debug, Default)]
+pub(crate) struct Fields(Vec<Field>);
+
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    name: Place,
+    value: Place,
+}
+
+/// A place in a head.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    start: u16,
+    end: u16,
+}
+
+impl Place {
+    /// A place; what lies behind the readable bytes is an empty one.
+    pub(crate) fn new(range: Range<usize>) -> Self {
+        match (u16::try_from(range.start), u16::try_from(range.end)) {
+            (Ok(start), Ok(end)) => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
+    /// What is there.
+    pub(crate) fn of(self, head: &[u8]) -> &[u8] {
+        head.get(usize::from(self.start)..usize::from(self.end)).unwrap_or_default()
+    }
+}
+
+impl Fields {
+    /// Reads the field lines of `head` from `start` on, up to its empty line, and puts the names in lower
+    /// case.
+    ///
+    /// # Errors
+    /// The first rule that they break.
+    pub(crate) fn read(&mut self, head: &mut [u8], mut start: usize) -> Result<(), Violation> {
+        self.0.clear();
+        loop {
+            let rest = head.get(start..).unwrap_or_default();
+            let feed = memchr(b'\n', rest).ok_or(Violation::BareLineFeed)?;
+            let line = rest.get(..feed).and_then(|line| line.strip_suffix(b"\r"));
+            let line = line.ok_or(Violation::BareLineFeed)?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            if self.0.len() == MAX_FIELDS {
+                return Err(Violation::TooManyFields);
+            }
+            let end = start + line.len();
+            self.read_line(head, start..end)?;
+            start = end + 2;
+        }
+    }
+
+    fn read_line(&mut self, head: &mut [u8], at: Range<usize>) -> Result<(), Violation> {
+        let line = head.get_mut(at.clone()).unwrap_or_default();
+        no_controls(line)?;
+        let mut colon = 0;
+        for b in line.iter_mut() {
+            let Some(lower) = name_byte(*b) else { break };
+            *b = lower;
+            colon += 1;
+        }
+        match line.get(colon) {
+            Some(b':') if colon > 0 => {}
+            Some(b' ' | b'\t') if colon == 0 => return Err(Violation::FoldedField),
+            _ => return Err(Violation::FieldName),
+        }
+        let value = line.get(colon + 1..).unwrap_or_default();
+        let start = at.start + colon + 1 + (value.len() - value.trim_ascii_start().len());
+        self.0.push(Field {
+            name: Place::new(at.start..at.start + colon),
+            value: Place::new(start..start + value.trim_ascii().len()),
+        });
+        Ok(())
+    }
+
+    /// Every field of `head`, with its value trimmed.
+    pub(crate) fn iter<'a>(&'a self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone {
+        self.0.iter().map(|field| (field.name.of(head), field.value.of(head)))
+    }
+
+    /// The values of `name`, which is in lower case.
+    pub(crate) fn all<'a>(
+        &'a self,
+        head: &'a [u8],
+        name: &'a [u8],
+    ) -> impl Iterator<Item = &'a [u8]> + Clone {
+        self.iter(head).filter(move |(found, _)| *found == name).map(|(_, value)| value)
+    }
+}
+
+/// What `connection` says of a head's connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Persistence {
+    close: bool,
+    keep_alive: bool,
+    /// Whether it names fields of the head.
+    pub(crate) names_fields: bool,
+}
+
+impl Persistence {
+    /// Adds what one value of `connection` says.
+    pub(crate) fn add(&mut self, value: &[u8]) {
+        for option in value.split(|b| *b == b',') {
+            match option.trim_ascii() {
+                option if option.eq_ignore_ascii_case(b"close") => self.close = true,
+                option if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                option => self.names_fields |= !option.is_empty(),
+            }
+        }
+    }
+
+    /// Whether the connection carries another message (RFC 9112 §9.3).
+    pub(crate) fn lasts(self, is_1_1: bool) -> bool {
+        !self.close && (is_1_1 || self.keep_alive)
+    }
+}
+
+/// The end of the head that `bytes` starts with, when the first `searched` bytes hold none.
+///
+/// # Errors
+/// When a line does not end in CR LF, as soon as that is seen.
+pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, Violation> {
+    let from = searched.saturating_sub(3);
+    for feed in memchr_iter(b'\n', bytes.get(from..).unwrap_or_default()) {
+        let feed = from + feed;
+        let line_end = feed.checked_sub(1).and_then(|at| bytes.get(at));
+        if line_end != Some(&b'\r') {
+            return Err(Violation::BareLineFeed);
+        }
+        if feed >= 3 && bytes.get(feed - 3..feed) == Some(b"\r\n\r") {
+            return Ok(Some(feed + 1));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses every control character but the tab in a line without its end. Without an early return, because
+/// that is many times faster than byte by byte.
+///
+/// # Errors
+/// When there is one.
+pub(crate) fn no_controls(line: &[u8]) -> Result<(), Violation> {
+    let found = line.iter().fold(false, |found, b| found | ((*b < b' ') & (*b != b'\t')) | (*b == 0x7f));
+    if found { Err(Violation::ControlCharacter) } else { Ok(()) }
+}
+
+/// The value of a `content-length`: digits only.
+pub(crate) fn length(value: &[u8]) -> Option<u64> {
+    /// 10^18 bytes.
+    const MAX_DIGITS: usize = 18;
+    let good = (1..=MAX_DIGITS).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    good.then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// A byte of a field name or method (RFC 9110 §5.6.2), in lower case.
+pub(crate) fn name_byte(b: u8) -> Option<u8> {
+    LOWER.get(usize::from(b)).copied().filter(|b| *b != 0)
+}
+
+/// Every byte of a token in lower case, and 0 for every other.
+const LOWER: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut at = 0;
+    while at < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "`at` is below 256")]
+        let b = at as u8;
+        let mark = matches!(
+            b,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        );
+        if b.is_ascii_alphanumeric() || mark {
+            table[at] = b.to_ascii_lowercase();
+        }
+        at += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_lowered_and_values_trimmed_in_place() {
+        let mut head = b"X-Api-Key:  a b \t\r\nempty:\r\nX-API-KEY: c\r\n\r\nbody".to_vec();
+        let mut fields = Fields::default();
+        fields.read(&mut head, 0).unwrap();
+        let found: Vec<_> = fields.iter(&head).collect();
+        let name = &b"x-api-key"[..];
+        assert_eq!(found, [(name, &b"a b"[..]), (&b"empty"[..], &b""[..]), (name, &b"c"[..])]);
+        assert_eq!(fields.all(&head, name).collect::<Vec<_>>(), [&b"a b"[..], b"c"]);
+    }
+
+    #[test]
+    fn a_connection_lasts_as_its_version_and_options_say() {
+        for (values, is_1_1, lasts) in [
+            (&[][..], true, true),
+            (&[][..], false, false),
+            (&["Keep-Alive"][..], false, true),
+            (&["x, Close"][..], true, false),
+            (&["keep-alive", "close"][..], false, false),
+        ] {
+            let mut persistence = Persistence::default();
+            values.iter().for_each(|value| persistence.add(value.as_bytes()));
+            assert_eq!(persistence.lasts(is_1_1), lasts, "{values:?} {is_1_1}");
+        }
+    }
+
+    #[test]
+    fn bare_line_feed_is_found_before_the_head_is_complete() {
+        assert_eq!(find_end(b"GET / HTTP/1.1\nhost", 0), Err(Violation::BareLineFeed));
+        assert_eq!(find_end(b"\nGET / HTTP/1.1\r\n", 0), Err(Violation::BareLineFeed));
+        assert_eq!(find_end(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nrest", 7), Ok(Some(27)));
+        assert_eq!(find_end(b"GET / HTTP/1.1\r\nhost: x\r\n\r", 0), Ok(None));
+    }
+}
