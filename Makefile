@@ -64,8 +64,8 @@ test: ## Unit, standalone, contract and API-server tests
 	@tests/components/install.sh kube helm
 	$(call say,3/6,building both programs: 4 minutes the first time)
 	@cargo build $(WORKSPACE) --bins
-	$(call say,4/6,unit tests; and the data path in one process)
-	@cargo test $(WORKSPACE) --lib --bins --test data_path
+	$(call say,4/6,unit tests; every schedule of three threads; the data path in one process)
+	@cargo test $(WORKSPACE) --lib --bins --test data_path --test interleavings
 	$(call say,5/6,standalone and contract tests: real processes on loopback)
 	@cargo test $(WORKSPACE) --test standalone --test contract
 	$(call say,6/6,API-server tests: etcd; API server and controller manager)

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 mod accept;
 pub(crate) mod client;
 pub(crate) mod connection;
+pub(crate) mod passing;
 pub mod seat;
 pub(crate) mod socket;
 pub mod worker;

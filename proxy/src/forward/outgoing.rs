@@ -27,24 +27,10 @@ const CONNECT_MS: u64 = 10_000;
 /// How long the gateway may take to answer; longer than it gives a vendor by default.
 const FIRST_BYTE_MS: u64 = 660_000;
 
-/// What is not passed on: fields of one connection (RFC 9110 §7.6.1), framing, which is written anew, and
-/// what a client may hold that the gateway must not see.
-const LEFT_BEHIND: [&[u8]; 14] = [
-    b"connection",
-    b"keep-alive",
-    b"proxy-connection",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-    b"content-length",
-    b"expect",
-    b"host",
-    b"authorization",
-    b"proxy-authorization",
-    b"cookie",
-    b"x-api-key",
-];
+/// What is not passed on besides fields of one connection: what is written anew, and what a client may hold
+/// that the gateway must not see.
+const LEFT_BEHIND: [&[u8]; 6] =
+    [b"expect", b"host", b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"];
 
 /// Why a request was not answered by the gateway.
 enum Problem {

@@ -12,6 +12,19 @@ const MAX_FIELDS: usize = 100;
 /// Most bytes of a head that can be read at all: places in it are 16 bits wide.
 pub(crate) const MAX_READABLE_BYTES: usize = u16::MAX as usize;
 
+/// Fields of one connection, or of one message on it (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [&[u8]; 9] = [
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"proxy-authenticate",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"content-length",
+];
+
 /// Where the fields of one head are. Names are in lower case once they are read.
 #[derive(Debug, Default)]
 pub(crate) struct Fields(Vec<Field>);
@@ -97,6 +110,13 @@ impl Fields {
         self.0.iter().map(|field| (field.name.of(head), field.value.of(head)))
     }
 
+    /// Whether `connection` of `head` names a field.
+    pub(crate) fn connection_names(&self, head: &[u8], name: &[u8]) -> bool {
+        self.all(head, b"connection")
+            .flat_map(|value| value.split(|b| *b == b','))
+            .any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
+    }
+
     /// The values of `name`, which is in lower case.
     pub(crate) fn all<'a>(
         &'a self,
@@ -105,6 +125,11 @@ impl Fields {
     ) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.iter(head).filter(move |(found, _)| *found == name).map(|(_, value)| value)
     }
+}
+
+/// Whether a field is for this hop only, whatever `connection` says.
+pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
+    HOP_BY_HOP.contains(&name)
 }
 
 /// What `connection` says of a head's connection.
@@ -221,6 +246,15 @@ mod tests {
         let name = &b"x-api-key"[..];
         assert_eq!(found, [(name, &b"a b"[..]), (&b"empty"[..], &b""[..]), (name, &b"c"[..])]);
         assert_eq!(fields.all(&head, name).collect::<Vec<_>>(), [&b"a b"[..], b"c"]);
+    }
+
+    #[test]
+    fn a_field_is_for_one_hop_by_its_name_or_because_connection_names_it() {
+        let mut head = b"connection: close, X-Secret\r\nx-secret: a\r\nx-other: b\r\n\r\n".to_vec();
+        let mut fields = Fields::default();
+        fields.read(&mut head, 0).unwrap();
+        assert!(fields.connection_names(&head, b"x-secret") && !fields.connection_names(&head, b"x-other"));
+        assert!(is_hop_by_hop(b"te") && !is_hop_by_hop(b"x-secret"));
     }
 
     #[test]

@@ -99,13 +99,10 @@ impl RequestHead {
         self.persistence.lasts(self.line.is_1_1)
     }
 
-    /// Whether `connection` says that a field is for this hop only (RFC 9110 §7.6.1).
+    /// Whether a field is for this hop only (RFC 9110 §7.6.1).
     pub(crate) fn is_hop_by_hop(&self, name: &[u8]) -> bool {
-        self.persistence.names_fields
-            && self
-                .all(b"connection")
-                .flat_map(|value| value.split(|b| *b == b','))
-                .any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
+        fields::is_hop_by_hop(name)
+            || (self.persistence.names_fields && self.fields.connection_names(&self.bytes, name))
     }
 
     /// Every field: names in lower case, values trimmed.

@@ -1,8 +1,8 @@
 //! A client's connection: requests come in by it one after the other, and each is answered on it.
 //!
 //! It buffers no more than it must: nothing while it waits for a request, the head and the body while they
-//! are needed, and of an answer only what the socket has not taken. Whoever relays an answer asks
-//! [`Client::poll_flush`] first and reads no more from upstream until that is ready.
+//! are needed, and of an answer only what the socket has not taken. [`super::passing`] reads no more from
+//! upstream until the socket has taken it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -343,11 +343,6 @@ impl Client {
         };
     }
 
-    /// Whether text can be added to the answer, because its length was not told before.
-    pub(crate) fn can_append(&self) -> bool {
-        matches!(self.answer, Delimiting::Chunks | Delimiting::Close)
-    }
-
     /// Answers with what was made here.
     pub(crate) fn answer(&mut self, response: &Response<Bytes>) {
         if response.headers().get(http::header::CONNECTION).is_some() {
@@ -437,6 +432,18 @@ impl Client {
         self.sent = 0;
         self.outbox.clear();
         self.buffers.give(std::mem::take(&mut self.outbox));
+    }
+
+    /// Ends an answer before its end: with `event`, if there is one and its length was not told before, else by
+    /// cutting it.
+    pub(crate) async fn break_off(&mut self, event: Option<&[u8]>) {
+        match event.filter(|_| matches!(self.answer, Delimiting::Chunks | Delimiting::Close)) {
+            // A client that has gone meanwhile needs no event.
+            Some(event) => {
+                let _ = std::future::poll_fn(|context| Poll::Ready(self.send(context, event, true))).await;
+            }
+            None => self.cut(),
+        }
     }
 
     /// Ends the answer and the connection here and now, so that nobody takes a part for the whole.

@@ -14,6 +14,7 @@ use crate::config::live::ProviderEntry;
 use crate::http1::body::Framing;
 use crate::http1::write::{field, status_line};
 use crate::listener::client::Client;
+use crate::listener::passing::{self, Stop};
 use crate::listener::seat::{End, Seat};
 use crate::listener::worker::Worker;
 use crate::observe::line::Line;
@@ -66,24 +67,18 @@ pub(super) struct Task {
     pub(super) admitted: Admitted,
 }
 
-/// How reading the vendor's answer ended.
-enum Stop {
-    Complete,
-    Early(Ending),
-    ClientGone,
-}
-
 /// Passes the vendor's answer on to its end.
 pub(super) async fn run(task: Task, answered: Answered, line: Line, client: &mut Client) {
     let mut relay = Relay::new(task, answered, line, client);
     match std::future::poll_fn(|context| relay.poll(client, context)).await {
-        Stop::Complete => {
+        Ok(()) => {
             let Relay { accounts, answered, .. } = relay;
             accounts.worker.pool.put(&accounts.provider.endpoint.place, answered.connection);
         }
         // The connection is dropped, which cancels the request at the vendor.
-        Stop::Early(ending) => relay.break_off(client, ending).await,
-        Stop::ClientGone => {
+        Err(Stop::BrokenOff) => relay.break_off(client, Ending::Reset).await,
+        Err(Stop::Ended(end)) => relay.break_off(client, Ending::Ended(end)).await,
+        Err(Stop::ClientGone) => {
             relay.accounts.settle("client gone");
             client.cut();
         }
@@ -124,32 +119,16 @@ impl Relay {
         Self { accounts, answered, is_stream }
     }
 
-    /// Passes on what comes, no faster than the client takes it.
-    fn poll(&mut self, client: &mut Client, context: &mut Context<'_>) -> Poll<Stop> {
+    /// Passes on what comes, to its end.
+    fn poll(&mut self, client: &mut Client, context: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let Self { accounts, answered, .. } = self;
         let connection = &mut answered.connection;
         loop {
-            match (accounts.seat.end(), client.is_blocked()) {
-                // It is the client that has taken nothing for as long as the vendor may be silent.
-                (Some(End::Due), true) => return Poll::Ready(Stop::ClientGone),
-                (Some(end), _) => return Poll::Ready(Stop::Early(Ending::Ended(end))),
-                (None, true) if ready!(client.poll_flush(context)).is_err() => {
-                    return Poll::Ready(Stop::ClientGone);
-                }
-                (None, _) => {}
-            }
-            match connection.poll_part(context) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Stop::Early(Ending::Reset)),
-                Poll::Pending => match client.poll_flush(context) {
-                    Poll::Ready(Err(_)) => return Poll::Ready(Stop::ClientGone),
-                    _ => return client.poll_gone(context).map(|()| Stop::ClientGone),
-                },
-            }
+            ready!(passing::poll_part(client, connection, context))?;
             let (part, ends) = (connection.part(), connection.is_ended());
             accounts.observe(part);
             if ends && !accounts.is_whole(answered.head.framing) {
-                return Poll::Ready(Stop::Early(Ending::Reset));
+                return Poll::Ready(Err(Stop::BrokenOff));
             }
             if ends {
                 // Before the client can see the end, so that whoever asks then is told of it.
@@ -157,11 +136,9 @@ impl Relay {
             }
             let sent = client.send(context, part, ends);
             if ends {
-                return Poll::Ready(Stop::Complete);
+                return Poll::Ready(Ok(()));
             }
-            if sent.is_err() {
-                return Poll::Ready(Stop::ClientGone);
-            }
+            sent.map_err(|_| Stop::ClientGone)?;
         }
     }
 
@@ -183,12 +160,8 @@ impl Relay {
             Ending::Ended(_) => {}
         }
         self.accounts.settle(outcome);
-        if !self.is_stream || !client.can_append() {
-            return client.cut();
-        }
-        let event = refuse::event(ending, self.accounts.line.id);
-        // A client that has gone meanwhile needs no event.
-        let _ = std::future::poll_fn(|context| Poll::Ready(client.send(context, &event, true))).await;
+        let event = self.is_stream.then(|| refuse::event(ending, self.accounts.line.id));
+        client.break_off(event.as_deref()).await;
     }
 }
 

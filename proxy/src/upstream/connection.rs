@@ -150,6 +150,11 @@ impl Connection {
         self.fields.iter(&self.inbox)
     }
 
+    /// Whether a field of the answer's head is for this hop only (RFC 9110 §7.6.1).
+    pub(crate) fn is_hop_by_hop(&self, name: &[u8]) -> bool {
+        fields::is_hop_by_hop(name) || self.fields.connection_names(&self.inbox, name)
+    }
+
     /// Finds the next part of the answer's body, which is then [`Connection::part`]; the last one may be
     /// empty.
     pub(crate) fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BrokenOff>> {
