@@ -20,7 +20,7 @@ mod window;
 pub use book::{Admission, Book, Denied, Ended, Grants, HoldId, Settled, Spent, Standing, Taken, Used};
 pub use cover::{Cover, Covering};
 pub use limit::{
-    Budget, BudgetSpec, CalendarSpec, Concurrency, ConcurrencySpec, Enforcement, LimitFault, Limits,
+    Admits, Budget, BudgetSpec, CalendarSpec, Concurrency, ConcurrencySpec, Enforcement, LimitFault, Limits,
     LimitsSpec, Rate, RateSpec, WindowSpec, check_budgets,
 };
 pub use meter::Grant;

@@ -25,7 +25,8 @@ pub enum IdError {
     },
 }
 
-/// What a budget counts on: `proxy/namespace/name` of a RouterToken, for as long as the name is used.
+/// What a budget counts on: `proxy/namespace/name` of a RouterToken, or `pool:proxy/namespace/name` of a
+/// RouterBudget, for as long as the name is used.
 ///
 /// Outlives every minted text: a rotated, re-minted or re-created token keeps its subject.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,8 +39,8 @@ pub struct Subject(Arc<str>);
 pub struct TokenId(Arc<str>);
 
 impl Subject {
-    /// Most characters in a subject: three Kubernetes names and two slashes fit (253 + 63 + 253 + 2).
-    pub const MAX_CHARACTERS: usize = 571;
+    /// Most characters in a subject: three Kubernetes names, two slashes and `pool:` fit (253 + 63 + 253 + 7).
+    pub const MAX_CHARACTERS: usize = 576;
 
     /// The subject of the RouterToken `namespace/name` at the proxy called `proxy`.
     ///
@@ -47,6 +48,15 @@ impl Subject {
     /// When the parts are empty, too long, or not made of printable ASCII without spaces.
     pub fn of(proxy: &str, namespace: &str, name: &str) -> Result<Self, IdError> {
         Self::try_from(format!("{proxy}/{namespace}/{name}"))
+    }
+
+    /// The subject of the RouterBudget `namespace/name` at the proxy called `proxy`. No token's is the same:
+    /// a name has no colon.
+    ///
+    /// # Errors
+    /// As [`Subject::of`].
+    pub fn of_pool(proxy: &str, namespace: &str, name: &str) -> Result<Self, IdError> {
+        Self::try_from(format!("pool:{proxy}/{namespace}/{name}"))
     }
 
     /// The text.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::amount::Unit;
+use crate::budget::Enforcement;
 use crate::id::Subject;
 use crate::token::{TokenError, VerifyingKey, open};
 use crate::usage::Usage;
@@ -90,6 +92,35 @@ pub struct SubjectUsage {
     pub open: u64,
     /// Tokens that were settled.
     pub tokens: Usage,
+    /// What they cost, in nano-dollars.
+    #[serde(default)]
+    pub nano_usd: u64,
+    /// How its budgets stand, in the order in which they are written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetUse>,
+}
+
+/// How one budget stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetUse {
+    /// Its name.
+    pub name: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// What happens at the limit.
+    pub enforcement: Enforcement,
+    /// What is settled and open in the window.
+    pub used: u64,
+    /// The limit.
+    pub limit: u64,
+    /// When the window ends, or the oldest part of a rolling one leaves, in Unix milliseconds; never for a
+    /// lifetime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resets_at_ms: Option<u64>,
+    /// The highest of the owner's thresholds that is reached, in percent of the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u8>,
 }
 
 /// Checks an admin credential for the pod `uid` at `now` (Unix seconds).

@@ -5,10 +5,13 @@
 //! because of one faulty object: [`Snapshot::checked`] leaves the object out and says so, all at once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::{BudgetSpec, LimitsSpec};
 use crate::id::{Subject, TokenId};
+use crate::price::Override;
 use crate::token::VerifyingKey;
 
 mod check;
@@ -44,6 +47,9 @@ pub struct Snapshot {
     pub admin_keys: Vec<VerifyingKey>,
     /// Every token that exists.
     pub tokens: Vec<TokenRecord>,
+    /// Every RouterBudget that covers one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolRecord>,
     /// Every provider that a route can lead to.
     pub providers: Vec<Provider>,
     /// First match wins.
@@ -64,9 +70,28 @@ pub struct TokenRecord {
     /// Whether its owner has stopped it for now: 403 until lifted.
     #[serde(default)]
     pub suspended: bool,
-    /// What it may use.
+    /// What it may use. Tokens with the same limits share them.
     #[serde(default)]
-    pub limits: Limits,
+    pub limits: Arc<LimitsSpec>,
+    /// The pools that cover it too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<Subject>,
+    /// At which percentages of a budget to tell its owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<u8>,
+}
+
+/// One RouterBudget: budgets that many tokens share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PoolRecord {
+    /// Whom its budgets count on.
+    pub subject: Subject,
+    /// The budgets.
+    pub budgets: Vec<BudgetSpec>,
+    /// At which percentages of a budget to tell its owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<u8>,
 }
 
 /// One minted text.
@@ -84,15 +109,6 @@ pub struct IssuedId {
     pub revoked: bool,
 }
 
-/// What a token may use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Limits {
-    /// Most requests in the token's whole life; no limit when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_requests: Option<u64>,
-}
-
 /// One UpstreamProvider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -103,6 +119,9 @@ pub struct Provider {
     pub backend: Backend,
     /// How long each phase of a request may take.
     pub timeouts: Timeouts,
+    /// Prices and limits of models that differ from the built-in table, or are not in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pricing: Vec<Override>,
 }
 
 /// Whose API a provider speaks.
@@ -185,6 +204,7 @@ impl Snapshot {
             keys: Vec::new(),
             admin_keys: Vec::new(),
             tokens: Vec::new(),
+            pools: Vec::new(),
             providers: Vec::new(),
             routes: Vec::new(),
         }
@@ -201,9 +221,10 @@ impl Snapshot {
         place(self) == place(other)
     }
 
-    /// Subjects of all tokens.
+    /// Subjects of all tokens and pools.
     pub fn subjects(&self) -> BTreeSet<&Subject> {
-        self.tokens.iter().map(|token| &token.subject).collect()
+        let pools = self.pools.iter().map(|pool| &pool.subject);
+        self.tokens.iter().map(|token| &token.subject).chain(pools).collect()
     }
 }
 

@@ -29,7 +29,8 @@ fn subject() -> Subject {
 fn ledger(grants: Grants) -> Arc<Mutex<Ledger>> {
     let mut book = Book::new(grants);
     let (unit, window, enforcement) = (Unit::Requests, Window::Lifetime, Enforcement::Hard);
-    let budget = Budget { name: "b".into(), unit, limit: LIMIT, window, enforcement };
+    let budget =
+        Budget { name: "b".into(), unit, limit: LIMIT, window, enforcement, admits: Default::default() };
     let (owner, budgets) = (&subject(), &[budget]);
     let cover = book.cover(&[Covering { owner, budgets, rates: &[], concurrency: None }]);
     Arc::new(Mutex::new(Ledger { book, cover, settled: 0 }))

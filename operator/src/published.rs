@@ -109,7 +109,7 @@ impl Edition {
 #[cfg(test)]
 mod tests {
     use la_core::id::Subject;
-    use la_core::snapshot::{IssuedId, Limits, TokenRecord};
+    use la_core::snapshot::{IssuedId, TokenRecord};
 
     use super::*;
 
@@ -125,7 +125,9 @@ mod tests {
             label: String::new(),
             ids: ids.iter().map(issued).collect(),
             suspended: false,
-            limits: Limits::default(),
+            limits: Default::default(),
+            pools: Vec::new(),
+            thresholds: Vec::new(),
         };
         let snapshot =
             Snapshot { epoch: 1, generation, tokens: vec![record], ..Snapshot::empty("platform/gateway") };

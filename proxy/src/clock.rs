@@ -10,6 +10,13 @@ pub fn unix_seconds() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }
 
+/// The wall clock in Unix milliseconds; 0 before 1970.
+#[expect(clippy::disallowed_methods, reason = "this is the edge where the wall clock is read")]
+pub fn unix_milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds of a clock that never steps back, since some moment of this process.
 #[expect(clippy::disallowed_methods, reason = "this is the edge where the monotonic clock is read")]
 pub fn monotonic_ms() -> u64 {

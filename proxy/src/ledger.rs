@@ -8,13 +8,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use la_core::amount::{Amounts, Unit};
-use la_core::budget::{
-    Book, Budget, Covering, Denied, Enforcement, Grants, HoldId, Refused, Settled, Spent, Standing, Window,
-};
+use la_core::amount::Amounts;
+use la_core::budget::{Book, Covering, Denied, Grants, HoldId, Refused, Settled, Spent, Standing};
 use la_core::id::Subject;
 use la_core::report::SubjectUsage;
 use la_core::usage::Usage;
@@ -100,12 +98,6 @@ impl Ledger {
         Arc::new(Self { shared: Arc::new(Shared::new(state)), keeper: Mutex::new(None) })
     }
 
-    /// What `subject` has used, when that leaves nothing under `limit`. Reserves nothing.
-    pub fn is_exhausted(&self, subject: &Subject, limit: Option<u64>) -> Option<Use> {
-        let taken = |used: &Use| used.settled.saturating_add(used.open);
-        Some(self.usage(subject).unwrap_or_default()).filter(|used| limit.is_some_and(|l| taken(used) >= l))
-    }
-
     /// The Hard budget of `covering` that has nothing left, if any. Reserves nothing.
     pub fn exhausted(&self, covering: &[Covering<'_>], now_ms: u64) -> Option<Refused> {
         self.shared.with(|state| state.exhausted(covering, now_ms))
@@ -139,30 +131,6 @@ impl Ledger {
         let _ = self.shared.with(State::write_down);
     }
 
-    /// Takes one request out of the lifetime budget of `subject`. `now` is in Unix seconds.
-    ///
-    /// # Errors
-    /// As [`Ledger::reserve`].
-    pub async fn reserve_request(
-        &self,
-        subject: &Subject,
-        limit: Option<u64>,
-        now: i64,
-    ) -> Result<Reservation, ReserveError> {
-        static REQUESTS: LazyLock<Budget> = LazyLock::new(|| Budget {
-            name: "maxRequests".into(),
-            unit: Unit::Requests,
-            limit: u64::MAX,
-            window: Window::Lifetime,
-            enforcement: Enforcement::Hard,
-        });
-        // Without a limit it is granted ahead of use all the same, so that a power cut loses no count.
-        let budgets = [Budget { limit: limit.unwrap_or(u64::MAX), ..REQUESTS.clone() }];
-        let demand =
-            Demand { covering: &[Covering::pool(subject, &budgets)], amounts: Amounts::of_requests(1) };
-        self.reserve(&demand, milliseconds(now)).await
-    }
-
     /// What `subject` has used, if it was ever used.
     pub fn usage(&self, subject: &Subject) -> Option<Use> {
         let used = self.shared.lock().book.used(subject)?;
@@ -177,6 +145,8 @@ impl Ledger {
             requests: used.requests,
             open: used.open,
             tokens: used.tokens,
+            nano_usd: used.nano_usd,
+            budgets: Vec::new(),
         });
         let mut all: Vec<_> = all.collect();
         drop(state);

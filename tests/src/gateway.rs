@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use la_core::budget::LimitsSpec;
 use la_core::credential::{Credential, Credentials};
 use la_core::id::{Subject, TokenId};
 use la_core::secret::Secret;
 use la_core::snapshot::{
-    Account, Backend, CREDENTIALS_FILE, CredentialSource, IssuedId, Limits, Provider, Route, SNAPSHOT_FILE,
-    Snapshot, Timeouts, TokenRecord, credential_key,
+    Account, Backend, CREDENTIALS_FILE, CredentialSource, IssuedId, Provider, Route, SNAPSHOT_FILE, Snapshot,
+    Timeouts, TokenRecord, credential_key,
 };
 use la_core::token::{Claims, SigningKey};
 use tempfile::TempDir;
@@ -158,6 +160,7 @@ fn provider(base_url: &str) -> Provider {
         name: "vendor".to_owned(),
         backend: Backend::Anthropic { base_url: base_url.to_owned(), accounts: vec![account] },
         timeouts: Timeouts::default(),
+        pricing: Vec::new(),
     }
 }
 
@@ -169,7 +172,9 @@ fn record(token: &Token) -> Result<TokenRecord> {
         label: token.name.to_owned(),
         ids: vec![issued],
         suspended: token.suspended,
-        limits: Limits { max_requests: token.max_requests },
+        limits: Arc::new(LimitsSpec::of_requests(token.max_requests)),
+        pools: Vec::new(),
+        thresholds: Vec::new(),
     })
 }
 

@@ -165,7 +165,9 @@ impl Book {
             let owner = self.owner(owner);
             if cover.seats.is_empty() {
                 // All requests of a caller are counted for ever, whatever limits it has now.
-                cover.count(self.meter(owner, Unit::Requests, &Window::Lifetime), Unit::Requests);
+                // As if under a limit nobody reaches: then it is granted ahead of use, and no power cut loses it.
+                let line = cover.count(self.meter(owner, Unit::Requests, &Window::Lifetime), Unit::Requests);
+                line.into_iter().for_each(|line| line.hard = Some(u64::MAX));
             }
             cover.seats.push(Seat { owner, limit: *concurrency });
             let all_requests = cover.lines.first().filter(|_| cover.seats.len() == 1).map(|line| line.meter);

@@ -22,7 +22,7 @@ const MOST_NAME_CHARACTERS: usize = 63;
 const MAX_REQUESTS: &str = "maxRequests";
 
 /// Limits as they are written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitsSpec {
     /// Short form of a Hard lifetime budget of requests.
@@ -45,8 +45,16 @@ pub struct LimitsSpec {
     pub max_request_bytes: Option<i64>,
 }
 
+impl LimitsSpec {
+    /// Nothing but a lifetime of so many requests, if given.
+    pub fn of_requests(max_requests: Option<u64>) -> Self {
+        let max_requests = max_requests.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+        Self { max_requests, ..Self::default() }
+    }
+}
+
 /// A budget as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BudgetSpec {
     /// Unique among its owner's.
@@ -61,10 +69,18 @@ pub struct BudgetSpec {
     /// What happens at the limit.
     #[serde(default)]
     pub enforcement: Enforcement,
+    /// Admits requests of which nobody can say beforehand how much they use at most. Only where the budget is
+    /// Hard and counts tokens or money; others admit them anyway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unbounded: bool,
+    /// Admits requests to models without a price, and charges nothing for them. Only where the budget is Hard
+    /// and counts money; others admit them anyway.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unpriced: bool,
 }
 
 /// A window as it is written: one of the fields, or none for a lifetime.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WindowSpec {
     /// From one full hour, midnight, Monday or first of the month to the next.
@@ -76,7 +92,7 @@ pub struct WindowSpec {
 }
 
 /// A calendar window as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CalendarSpec {
     /// What is counted from its beginning.
@@ -87,7 +103,7 @@ pub struct CalendarSpec {
 }
 
 /// A rate as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateSpec {
     /// Requests or tokens.
@@ -102,7 +118,7 @@ pub struct RateSpec {
 }
 
 /// A limit of concurrency as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConcurrencySpec {
     /// Most requests at one time.
@@ -113,7 +129,7 @@ pub struct ConcurrencySpec {
 }
 
 /// What happens at the limit of a budget.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Enforcement {
     /// Requests are refused.
     #[default]
@@ -152,6 +168,17 @@ pub struct Budget {
     pub window: Window,
     /// What happens at the limit.
     pub enforcement: Enforcement,
+    /// Which requests it admits although it cannot judge them.
+    pub admits: Admits,
+}
+
+/// Which requests a Hard budget admits although it cannot judge them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Admits {
+    /// Those of which nobody can say how much they use at most.
+    pub unbounded: bool,
+    /// Those to a model without a price.
+    pub unpriced: bool,
 }
 
 /// A rate.
@@ -200,6 +227,7 @@ impl Limits {
                 limit,
                 window,
                 enforcement,
+                admits: Admits::default(),
             });
         }
         faults.budgets(&spec.budgets, &mut budgets);
@@ -251,9 +279,10 @@ impl Faults {
             self.name(at, &spec.name, budgets);
             let limit = self.limit(at, spec);
             let window = self.window(at, &spec.window);
+            let admits = self.admits(at, spec);
             if let (Some(limit), Some(window)) = (limit, window) {
                 let (name, enforcement) = (spec.name.as_str().into(), spec.enforcement);
-                budgets.push(Budget { name, unit: spec.unit, limit, window, enforcement });
+                budgets.push(Budget { name, unit: spec.unit, limit, window, enforcement, admits });
             }
         }
     }
@@ -300,6 +329,18 @@ impl Faults {
                 .map_err(|error| ("rolling", rolling, error)),
         };
         window.map_err(|(field, value, e)| self.add(format!("budgets[{at}].window.{field}"), value, e)).ok()
+    }
+
+    fn admits(&mut self, at: usize, spec: &BudgetSpec) -> Admits {
+        let is_hard = spec.enforcement == Enforcement::Hard;
+        let remedy = "has no effect here; remove it, or make the budget Hard and count";
+        if spec.allow_unbounded && !(is_hard && spec.unit != Unit::Requests) {
+            self.add(format!("budgets[{at}].allowUnbounded"), true, format!("{remedy} Tokens or USD"));
+        }
+        if spec.allow_unpriced && !(is_hard && spec.unit == Unit::Usd) {
+            self.add(format!("budgets[{at}].allowUnpriced"), true, format!("{remedy} USD"));
+        }
+        Admits { unbounded: spec.allow_unbounded, unpriced: spec.allow_unpriced }
     }
 
     fn rates(&mut self, specs: &[RateSpec]) -> Vec<Rate> {

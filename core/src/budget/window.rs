@@ -43,7 +43,7 @@ pub enum Window {
 }
 
 /// A unit of the calendar.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Every {
     /// From the full hour.
     Hour,

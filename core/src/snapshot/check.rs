@@ -1,8 +1,12 @@
 //! Every fault of a snapshot at once, and the snapshot without its faulty objects.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
-use super::{Backend, CredentialSource, Provider, Route, Snapshot, TokenRecord, VERSION};
+use super::{Backend, CredentialSource, PoolRecord, Provider, Route, Snapshot, TokenRecord, VERSION};
+use crate::budget::{LimitFault, Limits, LimitsSpec, check_budgets};
+use crate::id::Subject;
+use crate::price;
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +42,25 @@ impl Snapshot {
         self.providers.retain(|provider| keep(&mut faults, provider_fault(provider, &mut seen)));
         self.routes = keep_routes(&self, &mut faults);
         let (mut subjects, mut ids) = (BTreeSet::new(), BTreeSet::new());
-        self.tokens.retain(|token| keep(&mut faults, token_fault(token, &mut subjects, &mut ids)));
+        self.pools.retain(|pool| keep(&mut faults, pool_fault(pool, &mut subjects)));
+        let pools: BTreeSet<_> = self.pools.iter().map(|pool| pool.subject.clone()).collect();
+        self.tokens.retain(|token| {
+            let fault = token_fault(token, &mut subjects, &mut ids).or_else(|| coverage_fault(token, &pools));
+            keep(&mut faults, fault)
+        });
+        self.share_limits();
         Ok((self, faults))
+    }
+
+    /// Keeps one copy of limits that many tokens have.
+    fn share_limits(&mut self) {
+        let mut known: HashSet<Arc<LimitsSpec>> = HashSet::new();
+        for token in &mut self.tokens {
+            match known.get(&token.limits) {
+                Some(same) => token.limits = Arc::clone(same),
+                None => drop(known.insert(Arc::clone(&token.limits))),
+            }
+        }
     }
 
     fn check_frame(&self) -> Result<(), Fault> {
@@ -96,9 +117,11 @@ fn provider_fault(provider: &Provider, seen: &mut BTreeSet<String>) -> Option<Fa
         }
     }
     let times = &provider.timeouts;
-    [times.connect_ms, times.first_byte_ms, times.idle_ms, times.total_ms]
-        .contains(&0)
-        .then(|| fault(object, "timeouts", "each must be at least 1 ms"))
+    if [times.connect_ms, times.first_byte_ms, times.idle_ms, times.total_ms].contains(&0) {
+        return Some(fault(object, "timeouts", "each must be at least 1 ms"));
+    }
+    let wrong = price::Book::with(&provider.pricing).err()?.into_iter().next()?;
+    Some(fault(object, "pricing", wrong.to_string()))
 }
 
 fn keep_routes(snapshot: &Snapshot, faults: &mut Vec<Fault>) -> Vec<Route> {
@@ -124,8 +147,8 @@ fn token_fault(
     if !subjects.insert(token.subject.to_string()) {
         return Some(fault(object, "subject", "is used twice"));
     }
-    if token.limits.max_requests == Some(0) {
-        return Some(fault(object, "limits.maxRequests", "is 0; use `suspended` to stop a token"));
+    if let Err(faults) = Limits::check(&token.limits) {
+        return faults.into_iter().next().map(|wrong| limit_fault(object, "limits.", &wrong));
     }
     for (at, issued) in token.ids.iter().enumerate() {
         if !ids.insert(issued.id.to_string()) {
@@ -138,16 +161,34 @@ fn token_fault(
     None
 }
 
+/// A token without a pool that covers it could spend past it: it is refused instead.
+fn coverage_fault(token: &TokenRecord, pools: &BTreeSet<Subject>) -> Option<Fault> {
+    let missing = token.pools.iter().find(|pool| !pools.contains(*pool))?;
+    Some(fault(format!("token {}", token.subject), "pools", format!("{missing} is not a usable pool")))
+}
+
+fn pool_fault(pool: &PoolRecord, subjects: &mut BTreeSet<String>) -> Option<Fault> {
+    let object = format!("pool {}", pool.subject);
+    if !subjects.insert(pool.subject.to_string()) {
+        return Some(fault(object, "subject", "is used twice"));
+    }
+    check_budgets(&pool.budgets).err()?.into_iter().next().map(|wrong| limit_fault(object, "", &wrong))
+}
+
+fn limit_fault(object: String, path: &str, wrong: &LimitFault) -> Fault {
+    fault(object, format!("{path}{}", wrong.field), format!("is {:?}: {}", wrong.value, wrong.remedy))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{Account, IssuedId, Limits, Timeouts};
+    use super::super::{Account, IssuedId, Timeouts};
     use super::*;
-    use crate::id::{Subject, TokenId};
+    use crate::id::TokenId;
 
     fn provider(name: &str, base_url: &str) -> Provider {
         let account = Account { name: "main".to_owned(), credential: CredentialSource::Published };
         let backend = Backend::Anthropic { base_url: base_url.to_owned(), accounts: vec![account] };
-        Provider { name: name.to_owned(), backend, timeouts: Timeouts::default() }
+        Provider { name: name.to_owned(), backend, timeouts: Timeouts::default(), pricing: Vec::new() }
     }
 
     fn token(name: &str, id: &str) -> TokenRecord {
@@ -157,7 +198,9 @@ mod tests {
             label: String::new(),
             ids: vec![IssuedId { id, not_before: 0, not_after: 10, revoked: false }],
             suspended: false,
-            limits: Limits::default(),
+            limits: Arc::default(),
+            pools: Vec::new(),
+            thresholds: Vec::new(),
         }
     }
 
@@ -174,7 +217,8 @@ mod tests {
             provider("good", "http://x"),
         ];
         snapshot.routes = vec![route("bad"), route("good"), route("gone")];
-        let zero = TokenRecord { limits: Limits { max_requests: Some(0) }, ..token("c", "id-3") };
+        let none = LimitsSpec { max_requests: Some(0), ..LimitsSpec::default() };
+        let zero = TokenRecord { limits: Arc::new(none), ..token("c", "id-3") };
         snapshot.tokens = vec![token("a", "id-1"), token("b", "id-1"), zero, token("a", "id-4")];
         let (kept, faults) = snapshot.checked().unwrap();
         let shown: Vec<_> = faults.iter().map(ToString::to_string).collect();
@@ -186,7 +230,7 @@ mod tests {
                 "snapshot: routes[0].provider: \"bad\" is not a usable provider of this proxy",
                 "snapshot: routes[2].provider: \"gone\" is not a usable provider of this proxy",
                 "token gateway/team-a/b: ids[0].id: belongs to two tokens",
-                "token gateway/team-a/c: limits.maxRequests: is 0; use `suspended` to stop a token",
+                "token gateway/team-a/c: limits.maxRequests: is \"0\": must be a whole number above zero",
                 "token gateway/team-a/a: subject: is used twice",
             ]
         );

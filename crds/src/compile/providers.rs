@@ -47,7 +47,11 @@ pub(super) fn resolve(provider: &UpstreamProvider, world: &World<'_>) -> Resolve
         return Resolved { provider: unusable(&place.name), credentials: Credentials::new(), faults };
     };
     let backend = snapshot::Backend::Anthropic { base_url: backend.base_url.clone(), accounts };
-    Resolved { provider: Provider { name: place.name, backend, timeouts }, credentials, faults }
+    Resolved {
+        provider: Provider { name: place.name, backend, timeouts, pricing: Vec::new() },
+        credentials,
+        faults,
+    }
 }
 
 /// Stands for a provider that does not exist or breaks a rule.
@@ -58,7 +62,7 @@ pub(super) fn unusable(name: &str) -> Provider {
     let account =
         snapshot::Account { name: "unresolved".to_owned(), credential: CredentialSource::Published };
     let backend = snapshot::Backend::Anthropic { base_url: NOWHERE.to_owned(), accounts: vec![account] };
-    Provider { name: name.to_owned(), backend, timeouts: snapshot::Timeouts::default() }
+    Provider { name: name.to_owned(), backend, timeouts: snapshot::Timeouts::default(), pricing: Vec::new() }
 }
 
 /// The credential to publish, if any: one in a directory is read by the proxy itself.

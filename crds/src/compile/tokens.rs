@@ -1,9 +1,11 @@
 //! From RouterTokens to the allow-list of the snapshot.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use la_core::budget::LimitsSpec;
 use la_core::id::Subject;
-use la_core::snapshot::{Limits, TokenRecord};
+use la_core::snapshot::TokenRecord;
 
 use super::{MintedToken, ObjectFault, Place, World, admits};
 use crate::conditions::reason;
@@ -53,9 +55,12 @@ fn record(
         label: token.spec.label.clone(),
         ids: minted.ids.clone(),
         suspended: token.spec.suspend,
-        limits: Limits {
-            max_requests: token.spec.limits.max_requests.and_then(|most| u64::try_from(most).ok()),
-        },
+        limits: Arc::new(LimitsSpec {
+            max_requests: token.spec.limits.max_requests,
+            ..LimitsSpec::default()
+        }),
+        pools: Vec::new(),
+        thresholds: Vec::new(),
     })
 }
 

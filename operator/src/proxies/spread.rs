@@ -63,6 +63,8 @@ pub(crate) fn usage_of(shared: &Shared, proxy: &ObjectName, subject: &Subject) -
         requests: sum.requests.saturating_add(one.requests),
         open: sum.open.saturating_add(one.open),
         tokens: sum.tokens.plus(&one.tokens),
+        nano_usd: sum.nano_usd.saturating_add(one.nano_usd),
+        budgets: sum.budgets,
     })
 }
 
@@ -115,7 +117,14 @@ mod tests {
 
     fn used(name: &str, requests: u64) -> SubjectUsage {
         let subject = Subject::of("gateway", "team-a", name).unwrap();
-        SubjectUsage { subject, requests, open: 0, tokens: Usage::default() }
+        SubjectUsage {
+            subject,
+            requests,
+            open: 0,
+            tokens: Usage::default(),
+            nano_usd: 0,
+            budgets: Vec::new(),
+        }
     }
 
     #[test]

@@ -176,7 +176,7 @@ fn shown(admin: &SharedAdmin, record: &Record) -> Shown {
     let mut shown = record.shown(used.map_or(0, |used| used.settled.saturating_add(used.open)));
     // A manifest may have changed its limit since the text was minted.
     if let Some(entry) = admin.status.cell().load().token(&record.id) {
-        shown.max_requests = entry.max_requests;
+        shown.max_requests = entry.max_requests();
     }
     shown
 }

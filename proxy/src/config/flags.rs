@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use la_core::budget::LimitsSpec;
 use la_core::credential::{Credential, Credentials};
 use la_core::snapshot::{
-    Account, Backend, CredentialSource, Limits, Provider, Route, Snapshot, Timeouts, TokenRecord,
-    credential_key,
+    Account, Backend, CredentialSource, Provider, Route, Snapshot, Timeouts, TokenRecord, credential_key,
 };
 use tokio::sync::watch;
 
@@ -69,7 +69,7 @@ impl Flags {
             self.upstream.logins.iter().map(login).chain(self.upstream.api_key.iter().map(|_| key()));
         let backend =
             Backend::Anthropic { base_url: self.upstream.base_url.clone(), accounts: accounts.collect() };
-        Provider { name: PROVIDER.to_owned(), backend, timeouts: Timeouts::default() }
+        Provider { name: PROVIDER.to_owned(), backend, timeouts: Timeouts::default(), pricing: Vec::new() }
     }
 
     fn credentials(&self) -> Credentials {
@@ -88,7 +88,9 @@ pub(super) fn token_records(tokens: &TokenStore, faults: &mut Vec<String>) -> Ve
                 label: record.label.clone(),
                 ids: vec![record.issued_id()],
                 suspended: false,
-                limits: Limits { max_requests: record.max_requests },
+                limits: Arc::new(LimitsSpec::of_requests(record.max_requests)),
+                pools: Vec::new(),
+                thresholds: Vec::new(),
             }),
             Err(error) => faults.push(format!("token {}: name {error}", record.id)),
         }

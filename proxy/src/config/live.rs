@@ -12,10 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::HeaderValue;
+use la_core::amount::Unit;
+use la_core::budget::{Budget, Covering, Enforcement, LimitFault, Limits, LimitsSpec, Window, check_budgets};
 use la_core::credential::{Credential, Credentials};
 use la_core::id::{Subject, TokenId};
+use la_core::price;
 use la_core::report::{AccountReport, AccountState};
-use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts};
+use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts, TokenRecord};
 use tokio::sync::watch;
 
 use crate::upstream::endpoint::Endpoint;
@@ -43,8 +46,23 @@ pub struct TokenEntry {
     pub not_after: i64,
     /// Whether it may be used at all.
     pub standing: Standing,
-    /// Most requests in the subject's life.
-    pub max_requests: Option<u64>,
+    /// What it may use.
+    pub limits: Arc<Limits>,
+    /// What it may use together with others.
+    pub pools: Box<[Arc<Pool>]>,
+    /// At which percentages of a budget its owner is told.
+    pub thresholds: Box<[u8]>,
+}
+
+/// Budgets that tokens share.
+#[derive(Debug)]
+pub struct Pool {
+    /// Whom they count on.
+    pub subject: Subject,
+    /// The budgets.
+    pub budgets: Vec<Budget>,
+    /// At which percentages of a budget its owner is told.
+    pub thresholds: Box<[u8]>,
 }
 
 /// Whether a token may be used, its times aside.
@@ -66,6 +84,8 @@ pub struct ProviderEntry {
     pub endpoint: Endpoint,
     /// How long each phase may take.
     pub timeouts: Timeouts,
+    /// What its models cost, and how much they take.
+    pub prices: price::Book,
     /// In the order in which they are tried.
     pub accounts: Vec<Arc<AccountEntry>>,
 }
@@ -125,7 +145,7 @@ impl Live {
                 (_, Err(e)) => faults.push(format!("route {at}: models: {e}")),
             }
         }
-        let tokens = token_entries(&snapshot);
+        let tokens = token_entries(&snapshot, &mut faults);
         Self { snapshot, tokens, providers, routes, faults, serial: 0 }
     }
 
@@ -189,6 +209,21 @@ impl Live {
                 account.refused.store(old.refused.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl TokenEntry {
+    /// Most requests in the subject's life.
+    pub fn max_requests(&self) -> Option<u64> {
+        let is_it = |budget: &&Budget| budget.unit == Unit::Requests && budget.window == Window::Lifetime;
+        let hard = self.limits.budgets.iter().filter(is_it).filter(|b| b.enforcement == Enforcement::Hard);
+        hard.map(|budget| budget.limit).min()
+    }
+
+    /// Whose limits cover its requests: its own first, then every pool's.
+    pub fn covering(&self) -> Vec<Covering<'_>> {
+        let pools = self.pools.iter().map(|pool| Covering::pool(&pool.subject, &pool.budgets));
+        std::iter::once(Covering::of(&self.subject, &self.limits)).chain(pools).collect()
     }
 }
 
@@ -298,7 +333,11 @@ fn prepare_provider(
             Arc::new(AccountEntry { provider, name, credential, proof, refused: AtomicBool::new(false) })
         })
         .collect();
-    Ok(ProviderEntry { name, endpoint, timeouts: provider.timeouts, accounts })
+    let prices = price::Book::with(&provider.pricing).map_err(|wrong| {
+        let each: Vec<_> = wrong.iter().map(ToString::to_string).collect();
+        format!("pricing: {}", each.join("; "))
+    })?;
+    Ok(ProviderEntry { name, endpoint, timeouts: provider.timeouts, prices, accounts })
 }
 
 fn proof(credential: &Credential) -> Option<Proof> {
@@ -327,9 +366,18 @@ fn globs(models: &[String]) -> Result<Option<GlobSet>, globset::Error> {
     set.build().map(Some)
 }
 
-fn token_entries(snapshot: &Snapshot) -> HashMap<TokenId, Arc<TokenEntry>> {
-    let mut entries = HashMap::new();
+/// Every text of every token. A token whose limits cannot be kept to is left out; a checked snapshot has none.
+fn token_entries(snapshot: &Snapshot, faults: &mut Vec<String>) -> HashMap<TokenId, Arc<TokenEntry>> {
+    let (mut entries, pools) = (HashMap::new(), pools(snapshot, faults));
+    let mut known: HashMap<&LimitsSpec, Arc<Limits>> = HashMap::new();
     for record in &snapshot.tokens {
+        let (limits, pools) = match (limits(&record.limits, &mut known), pools_of(record, &pools)) {
+            (Ok(limits), Ok(pools)) => (limits, pools),
+            (Err(message), _) | (_, Err(message)) => {
+                faults.push(format!("token {}: {message}", record.subject));
+                continue;
+            }
+        };
         for issued in &record.ids {
             let standing = match (issued.revoked, record.suspended) {
                 (true, _) => Standing::Revoked,
@@ -342,10 +390,49 @@ fn token_entries(snapshot: &Snapshot) -> HashMap<TokenId, Arc<TokenEntry>> {
                 not_before: issued.not_before,
                 not_after: issued.not_after,
                 standing,
-                max_requests: record.limits.max_requests,
+                limits: Arc::clone(&limits),
+                pools: pools.clone(),
+                thresholds: record.thresholds.as_slice().into(),
             };
             entries.insert(issued.id.clone(), Arc::new(entry));
         }
     }
     entries
+}
+
+fn limits<'a>(
+    spec: &'a LimitsSpec,
+    known: &mut HashMap<&'a LimitsSpec, Arc<Limits>>,
+) -> Result<Arc<Limits>, String> {
+    if let Some(same) = known.get(spec) {
+        return Ok(Arc::clone(same));
+    }
+    let limits = Arc::new(Limits::check(spec).map_err(|faults| listed("limits.", &faults))?);
+    known.insert(spec, Arc::clone(&limits));
+    Ok(limits)
+}
+
+fn pools(snapshot: &Snapshot, faults: &mut Vec<String>) -> HashMap<Subject, Arc<Pool>> {
+    let mut pools = HashMap::new();
+    for record in &snapshot.pools {
+        match check_budgets(&record.budgets) {
+            Ok(budgets) => {
+                let (subject, thresholds) = (record.subject.clone(), record.thresholds.as_slice().into());
+                let pool = Arc::new(Pool { subject, budgets, thresholds });
+                pools.insert(record.subject.clone(), pool);
+            }
+            Err(wrong) => faults.push(format!("pool {}: {}", record.subject, listed("", &wrong))),
+        }
+    }
+    pools
+}
+
+fn pools_of(record: &TokenRecord, pools: &HashMap<Subject, Arc<Pool>>) -> Result<Box<[Arc<Pool>]>, String> {
+    let find = |subject: &Subject| pools.get(subject).cloned().ok_or_else(|| format!("{subject} is missing"));
+    record.pools.iter().map(find).collect()
+}
+
+fn listed(path: &str, faults: &[LimitFault]) -> String {
+    let each: Vec<_> = faults.iter().map(|fault| format!("{path}{fault}")).collect();
+    each.join("; ")
 }

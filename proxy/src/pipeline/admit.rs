@@ -1,9 +1,11 @@
 //! Stage 5: one request is taken out of the caller's budget before anything goes upstream.
 
+use la_core::amount::Amounts;
 use la_core::budget::Spent;
 use la_core::usage::Usage;
 
-use crate::ledger::{Ledger, Reservation, ReserveError};
+use crate::clock;
+use crate::ledger::{Demand, Ledger, Reservation, ReserveError};
 use crate::refuse::Refusal;
 use crate::surface::Operation;
 
@@ -25,7 +27,8 @@ pub(super) async fn request(
     if operation != Operation::Messages {
         return Ok(Admitted { reservation: None, sent: false });
     }
-    match ledger.reserve_request(&caller.token.subject, caller.token.max_requests, caller.now).await {
+    let demand = Demand { covering: &caller.token.covering(), amounts: Amounts::of_requests(1) };
+    match ledger.reserve(&demand, clock::unix_milliseconds()).await {
         Ok(reservation) => Ok(Admitted { reservation: Some(reservation), sent: false }),
         Err(ReserveError::Refused(why)) => Err(Refusal::Exhausted { used: why.used, limit: why.limit }),
         Err(ReserveError::Unavailable(message)) => {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use la_core::token::{self, PREFIX};
 
+use crate::clock;
 use crate::config::live::{Live, Standing, TokenEntry};
 use crate::http1::request::RequestHead;
 use crate::ledger::Ledger;
@@ -70,12 +71,9 @@ pub(super) fn caller(live: Arc<Live>, memo: &Memo, head: &RequestHead, now: i64)
 
 /// Refuses a caller whose budget is used up already, before anything is read for it.
 pub fn not_exhausted(caller: &Caller, ledger: &Ledger) -> Result<(), Refusal> {
-    let limit = caller.token.max_requests;
-    match (ledger.is_exhausted(&caller.token.subject, limit), limit) {
-        (Some(used), Some(limit)) => {
-            Err(Refusal::Exhausted { used: used.settled.saturating_add(used.open), limit })
-        }
-        _ => Ok(()),
+    match ledger.exhausted(&caller.token.covering(), clock::unix_milliseconds()) {
+        Some(why) => Err(Refusal::Exhausted { used: why.used, limit: why.limit }),
+        None => Ok(()),
     }
 }
 

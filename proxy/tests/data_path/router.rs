@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use la_core::budget::LimitsSpec;
 use la_core::credential::{Credential, Credentials};
 use la_core::id::{Subject, TokenId};
 use la_core::secret::Secret;
 use la_core::snapshot::{
-    Account, Backend, CredentialSource, IssuedId, Limits, Provider, Route, Snapshot, Timeouts, TokenRecord,
+    Account, Backend, CredentialSource, IssuedId, Provider, Route, Snapshot, Timeouts, TokenRecord,
 };
 use la_core::token::{Claims, SigningKey};
 use la_proxy::config::live::{Live, LiveCell};
@@ -64,8 +65,12 @@ impl Router {
             base_url: format!("http://{vendor}"),
             accounts: vec![account("main"), account("spare")],
         };
-        snapshot.providers =
-            vec![Provider { name: "anthropic".to_owned(), backend, timeouts: setting.timeouts }];
+        snapshot.providers = vec![Provider {
+            name: "anthropic".to_owned(),
+            backend,
+            timeouts: setting.timeouts,
+            pricing: Vec::new(),
+        }];
         snapshot.routes = vec![Route { models: Vec::new(), provider: "anthropic".to_owned() }];
         snapshot.tokens = vec![record("agent", "id-1", setting.max_requests), record("other", "id-2", None)];
         let oauth = Credential::OAuth { access_token: Secret::new(OAUTH), expires_at: None };
@@ -144,7 +149,9 @@ fn record(name: &str, id: &str, max_requests: Option<u64>) -> TokenRecord {
         label: String::new(),
         ids: vec![IssuedId { id, not_before: 0, not_after: 4_000_000_000, revoked: false }],
         suspended: false,
-        limits: Limits { max_requests },
+        limits: Arc::new(LimitsSpec::of_requests(max_requests)),
+        pools: Vec::new(),
+        thresholds: Vec::new(),
     }
 }
 

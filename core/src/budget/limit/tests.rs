@@ -7,6 +7,8 @@ fn budget(name: &str, unit: Unit, limit: &str) -> BudgetSpec {
         limit: limit.to_owned(),
         window: WindowSpec::default(),
         enforcement: Enforcement::Hard,
+        allow_unbounded: false,
+        allow_unpriced: false,
     }
 }
 
@@ -177,4 +179,25 @@ fn every_fault_is_told_at_once() {
     );
     assert_eq!(check_budgets(&[budget("a", Unit::Tokens, "0")]).unwrap_err()[0].field, "budgets[0].limit");
     assert_eq!(check_budgets(&[budget("a", Unit::Tokens, "7")]).unwrap()[0].limit, 7);
+}
+
+#[test]
+fn exception_without_an_effect_is_refused() {
+    let soft = |budget| BudgetSpec { enforcement: Enforcement::Soft, ..budget };
+    let (tokens, usd) = (budget("t", Unit::Tokens, "5"), budget("m", Unit::Usd, "5"));
+    for good in [
+        BudgetSpec { allow_unbounded: true, ..tokens.clone() },
+        BudgetSpec { allow_unbounded: true, allow_unpriced: true, ..usd.clone() },
+    ] {
+        assert_eq!(faults_of(good), Vec::<String>::new());
+    }
+    for bad in [
+        BudgetSpec { allow_unbounded: true, ..budget("r", Unit::Requests, "5") },
+        BudgetSpec { allow_unpriced: true, ..tokens.clone() },
+        soft(BudgetSpec { allow_unbounded: true, ..tokens }),
+        soft(BudgetSpec { allow_unpriced: true, ..usd }),
+    ] {
+        let found = faults_of(bad);
+        assert!(found.len() == 1 && found[0].contains("has no effect here"), "{found:?}");
+    }
 }

@@ -97,7 +97,7 @@ fn budget(dice: &mut Dice, name: &str) -> Budget {
         1 => Enforcement::Shadow,
         _ => Enforcement::Hard,
     };
-    Budget { name: name.into(), unit, limit, window, enforcement }
+    Budget { name: name.into(), unit, limit, window, enforcement, admits: Admits::default() }
 }
 
 fn limits(dice: &mut Dice) -> Limits {

@@ -19,7 +19,7 @@ fn subject(name: &str) -> Subject {
 
 fn budget(unit: Unit, limit: u64, window: &str) -> Budget {
     let (window, enforcement) = (window.parse().unwrap(), Enforcement::Hard);
-    Budget { name: "b".into(), unit, limit, window, enforcement }
+    Budget { name: "b".into(), unit, limit, window, enforcement, admits: Admits::default() }
 }
 
 fn soft(budget: Budget, enforcement: Enforcement) -> Budget {

@@ -2,13 +2,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use la_core::budget::Spent;
+use la_core::amount::Amounts;
+use la_core::budget::{Covering, Limits, LimitsSpec, Spent};
 use la_core::id::Subject;
 use la_core::usage::Usage;
 
 use super::{OpenError, Probe, SEGMENT_BYTES, Setup, Step};
 use crate::ledger::state::{Shared, State};
-use crate::ledger::{Ledger, Reservation, ReserveError, Use};
+use crate::ledger::{Demand, Ledger, Reservation, ReserveError, Use};
 
 mod budgets;
 mod crashes;
@@ -41,7 +42,18 @@ fn subject(name: &str) -> Subject {
 
 fn reserve(ledger: &Ledger, name: &str, limit: Option<u64>) -> Result<Reservation, ReserveError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(ledger.reserve_request(&subject(name), limit, NOW))
+    runtime.block_on(reserve_request(ledger, &subject(name), limit, NOW))
+}
+
+async fn reserve_request(
+    ledger: &Ledger,
+    subject: &Subject,
+    limit: Option<u64>,
+    now: i64,
+) -> Result<Reservation, ReserveError> {
+    let limits = Limits::check(&LimitsSpec::of_requests(limit)).unwrap();
+    let demand = Demand { covering: &[Covering::of(subject, &limits)], amounts: Amounts::of_requests(1) };
+    ledger.reserve(&demand, u64::try_from(now).unwrap() * 1_000).await
 }
 
 fn spend(ledger: &Ledger, name: &str, count: u64) {

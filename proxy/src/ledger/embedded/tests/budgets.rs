@@ -19,7 +19,7 @@ const LIMITS: [(&str, Unit, u64, &str); 5] = [
 pub(super) fn budgets() -> Vec<Budget> {
     let budget = |(name, unit, limit, window): (&str, Unit, u64, &str)| {
         let (window, enforcement) = (window.parse().unwrap(), Enforcement::Hard);
-        Budget { name: name.into(), unit, limit, window, enforcement }
+        Budget { name: name.into(), unit, limit, window, enforcement, admits: Default::default() }
     };
     LIMITS.map(budget).to_vec()
 }

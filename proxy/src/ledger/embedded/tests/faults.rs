@@ -147,7 +147,10 @@ fn write_that_fails_refuses_every_reservation_that_waited_for_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let who = subject("a");
     let (first, second) = runtime.block_on(async {
-        tokio::join!(ledger.reserve_request(&who, Some(9), NOW), ledger.reserve_request(&who, Some(9), NOW))
+        tokio::join!(
+            reserve_request(&ledger, &who, Some(9), NOW),
+            reserve_request(&ledger, &who, Some(9), NOW)
+        )
     });
     assert!(
         matches!(first, Err(ReserveError::Unavailable(_)))
@@ -164,7 +167,7 @@ fn reservation_that_is_given_up_before_it_was_written_down_never_was() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let who = subject("a");
-        let mut reserving = Box::pin(ledger.reserve_request(&who, Some(9), NOW));
+        let mut reserving = Box::pin(reserve_request(&ledger, &who, Some(9), NOW));
         let waiting =
             std::future::poll_fn(|context| std::task::Poll::Ready(reserving.as_mut().poll(context))).await;
         assert!(waiting.is_pending());

@@ -22,7 +22,7 @@ fn hammer(ledger: &Arc<Ledger>, limit: u64) -> (u64, u64) {
                     local.spawn_local(async move {
                         for round in task.. {
                             let Ok(reservation) =
-                                ledger.reserve_request(&subject("a"), Some(limit), NOW).await
+                                reserve_request(&ledger, &subject("a"), Some(limit), NOW).await
                             else {
                                 return;
                             };
