@@ -15,6 +15,7 @@ use crate::price::Override;
 use crate::token::VerifyingKey;
 
 mod check;
+mod wire;
 
 pub use check::Fault;
 
@@ -29,7 +30,7 @@ pub const CREDENTIALS_FILE: &str = "credentials.json";
 
 /// Everything a proxy needs to know but the credentials themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(try_from = "wire::Wire", into = "wire::Wire")]
 pub struct Snapshot {
     /// The format's version, [`VERSION`].
     pub version: u32,
@@ -48,7 +49,6 @@ pub struct Snapshot {
     /// Every token that exists.
     pub tokens: Vec<TokenRecord>,
     /// Every RouterBudget that covers one of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<PoolRecord>,
     /// Every provider that a route can lead to.
     pub providers: Vec<Provider>,
@@ -56,10 +56,10 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
 }
 
-/// One RouterToken: who it is, which texts of it live, what it may use.
+/// One RouterToken: who it is, which texts of it live, what it may use, and how that is said (`L`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TokenRecord {
+pub struct TokenRecord<L = Arc<LimitsSpec>> {
     /// Whom its budgets count on.
     pub subject: Subject,
     /// What people call it; shown in logs and lists. May be empty.
@@ -71,8 +71,7 @@ pub struct TokenRecord {
     #[serde(default)]
     pub suspended: bool,
     /// What it may use. Tokens with the same limits share them.
-    #[serde(default)]
-    pub limits: Arc<LimitsSpec>,
+    pub limits: L,
     /// The pools that cover it too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<Subject>,

@@ -41,12 +41,12 @@ pub struct Gateway {
 }
 
 /// One token to mint.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Token {
     /// Its name, by which [`Gateway::token`] gives its text.
-    pub name: &'static str,
-    /// Most requests in its life.
-    pub max_requests: Option<u64>,
+    pub name: String,
+    /// What it may use.
+    pub limits: LimitsSpec,
     /// Refused with 403.
     pub suspended: bool,
 }
@@ -73,6 +73,17 @@ impl Gateway {
         })
         .with_context(|| gateway.process.log())?;
         Ok(gateway)
+    }
+
+    /// Resident memory of the process now, in bytes.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process.id()))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("no Rss")?;
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kilobytes * 1_024)
     }
 
     /// What clients put before `/v1/messages`.
@@ -142,7 +153,7 @@ pub fn write_snapshot(
             nbf: None,
             exp: NOT_AFTER,
         };
-        texts.insert(token.name.to_owned(), signing.mint(&claims)?);
+        texts.insert(token.name.clone(), signing.mint(&claims)?);
         snapshot.tokens.push(record);
     }
     let credential = Credential::ApiKey { key: Secret::new(key) };
@@ -168,11 +179,11 @@ fn record(token: &Token) -> Result<TokenRecord> {
     let id = TokenId::try_from(format!("id-{}", token.name))?;
     let issued = IssuedId { id, not_before: NOT_BEFORE, not_after: NOT_AFTER, revoked: false };
     Ok(TokenRecord {
-        subject: Subject::of("gateway", "tests", token.name)?,
-        label: token.name.to_owned(),
+        subject: Subject::of("gateway", "tests", &token.name)?,
+        label: token.name.clone(),
         ids: vec![issued],
         suspended: token.suspended,
-        limits: Arc::new(LimitsSpec::of_requests(token.max_requests)),
+        limits: Arc::new(token.limits.clone()),
         pools: Vec::new(),
         thresholds: Vec::new(),
     })

@@ -1,10 +1,9 @@
 //! Every fault of a snapshot at once, and the snapshot without its faulty objects.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use super::{Backend, CredentialSource, PoolRecord, Provider, Route, Snapshot, TokenRecord, VERSION};
-use crate::budget::{LimitFault, Limits, LimitsSpec, check_budgets};
+use crate::budget::{LimitFault, Limits, check_budgets};
 use crate::id::Subject;
 use crate::price;
 
@@ -48,19 +47,7 @@ impl Snapshot {
             let fault = token_fault(token, &mut subjects, &mut ids).or_else(|| coverage_fault(token, &pools));
             keep(&mut faults, fault)
         });
-        self.share_limits();
         Ok((self, faults))
-    }
-
-    /// Keeps one copy of limits that many tokens have.
-    fn share_limits(&mut self) {
-        let mut known: HashSet<Arc<LimitsSpec>> = HashSet::new();
-        for token in &mut self.tokens {
-            match known.get(&token.limits) {
-                Some(same) => token.limits = Arc::clone(same),
-                None => drop(known.insert(Arc::clone(&token.limits))),
-            }
-        }
     }
 
     fn check_frame(&self) -> Result<(), Fault> {
@@ -181,8 +168,11 @@ fn limit_fault(object: String, path: &str, wrong: &LimitFault) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::{Account, IssuedId, Timeouts};
     use super::*;
+    use crate::budget::LimitsSpec;
     use crate::id::TokenId;
 
     fn provider(name: &str, base_url: &str) -> Provider {

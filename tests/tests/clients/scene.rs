@@ -1,5 +1,6 @@
 //! One upstream, one router before it, and the four tokens that clients come with.
 
+use la_core::budget::LimitsSpec;
 use la_tests::cluster::Client;
 use la_tests::fakes::vendor::{self, Known, Turn};
 use la_tests::fakes::{Answer, FakeUpstream, Script, always};
@@ -8,11 +9,14 @@ use tokio::runtime::Runtime;
 
 pub(crate) const KEY: &str = "sk-ant-api03-canary-of-the-client-tests";
 
-const TOKENS: [Token; 3] = [
-    Token { name: "good", max_requests: None, suspended: false },
-    Token { name: "suspended", max_requests: None, suspended: true },
-    Token { name: "spent", max_requests: Some(1), suspended: false },
-];
+fn tokens() -> [Token; 3] {
+    let token = |name: &str| Token { name: name.to_owned(), ..Token::default() };
+    [
+        token("good"),
+        Token { suspended: true, ..token("suspended") },
+        Token { limits: LimitsSpec::of_requests(Some(1)), ..token("spent") },
+    ]
+}
 
 pub(crate) struct Scene {
     pub(crate) upstream: FakeUpstream,
@@ -53,7 +57,7 @@ impl Scene {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let upstream = runtime.block_on(FakeUpstream::start(vendor())).unwrap();
-        let gateway = Gateway::start(&upstream.base_url(), KEY, &TOKENS, &[]).unwrap();
+        let gateway = Gateway::start(&upstream.base_url(), KEY, &tokens(), &[]).unwrap();
         let scene = Self { upstream, gateway, _runtime: runtime };
         scene.spend();
         scene

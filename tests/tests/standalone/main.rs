@@ -17,6 +17,8 @@ mod heads;
 #[cfg(test)]
 mod ledger_crashes;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod paths;
 #[cfg(test)]
 mod refusals;
