@@ -21,6 +21,7 @@ pub struct Event<'a> {
 
 /// Reads events incrementally.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq))]
 pub struct Decoder {
     limit_bytes: usize,
     wanted: Option<&'static [&'static str]>,

@@ -15,6 +15,7 @@ const NAMES: &[&str] = &[
 ];
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq))]
 pub(super) struct Watch {
     decoder: Decoder,
     started: bool,
