@@ -5,6 +5,7 @@ same time, in rotated order, and gives ratios within the round, so that the nois
 table shows medians over rounds. CPU is user and system time of the serving process from /proc/PID/stat.
 """
 import argparse
+import ast
 import http.client
 import os
 import pathlib
@@ -25,7 +26,7 @@ CONNECTIONS = 32
 STREAMS = 1000
 HOLD_MS = 12000
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
-TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0, "budgets": 0.95}
+TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0, "budgets": 0.95, "redis": 2.0}
 AT_LEAST = {"throughput", "budgets"}
 LIMITS = """limits:
     budgets:
@@ -112,27 +113,77 @@ def start_nginx(directory, upstream):
     return Peer("nginx", port, process, int(workers[0]))
 
 
-def router_command(binary, directory, ports, log_requests):
+def start_redis(directory):
+    port = free_port()
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", directory]
+    process = pinned(LOAD_CORE, command, stdout=subprocess.DEVNULL)
+    wait_for(port)
+    return Peer("redis", port, process, process.pid)
+
+
+def router_command(binary, directory, ports, log_requests, flags=()):
     port, admin = ports
     return [binary, "serve", "--manifests", directory / "manifests", "--tokens-dir", directory / "tokens",
             "--data-dir", directory / "data", "--host", "127.0.0.1", "--port", port, "--admin-listen",
-            f"127.0.0.1:{admin}", "--threads", "1", "--request-log", "true" if log_requests else "false"]
+            f"127.0.0.1:{admin}", "--threads", "1", "--request-log", "true" if log_requests else "false", *flags]
 
 
-def start_router(name, binary, directory, upstream, log_requests=False, limits="label: no limits"):
+def start_router(name, binary, directory, upstream, log_requests=False, limits="label: no limits", flags=()):
     directory = directory / name.replace(" ", "-")
     (directory / "manifests").mkdir(parents=True)
     text = (HERE / "manifests.yaml").read_text().replace("UPSTREAM", f"127.0.0.1:{upstream.port}").replace("LIMITS", limits)
     (directory / "manifests" / "bench.yaml").write_text(text)
     ports = (free_port(), free_port())
     log = open(directory / "log", "w")
-    command = router_command(binary, directory, ports, log_requests)
+    command = router_command(binary, directory, ports, log_requests, flags)
     process = pinned(PROXY_CORE, command, stdout=log, stderr=log, env={})
     wait_for(ports[1], "/readyz")
     peer = Peer(name, ports[0], process, process.pid)
     peer.token = (directory / "tokens" / "bench" / "load" / "token").read_text().strip()
     peer.directory = directory
     return peer
+
+
+def latency_us(peer, body, seconds):
+    """Median of one connection."""
+    command = ["wrk", "-t1", "-c1", f"-d{seconds}s", "--latency", "-s", HERE / "request.lua",
+               f"http://127.0.0.1:{peer.port}/v1/messages"]
+    environment = {**os.environ, "BENCH_BODY": body, "BENCH_TOKEN": peer.token}
+    said = subprocess.run(["taskset", "-c", LOAD_CORE, *map(str, command)], stdout=subprocess.PIPE, text=True,
+                          env=environment, check=True).stdout
+    number, unit = re.search(r"50%\s+([\d.]+)(us|ms)", said).groups()
+    return float(number) * (1000 if unit == "ms" else 1)
+
+
+def script_call(redis, peer, body):
+    """The arguments of the script call that reserves one request, with a hold of its own each time."""
+    with socket.create_connection(("127.0.0.1", redis.port), 5) as monitor:
+        monitor.sendall(b"MONITOR\r\n")
+        latency_us(peer, body, 1)
+        seen = monitor.recv(1 << 20).decode()
+    for line in seen.splitlines():
+        words = [ast.literal_eval(word) for word in re.findall(r'"(?:[^"\\]|\\.)*"', line)]
+        if words and words[0].lower() == "evalsha" and "first" in words:
+            words[words.index("first") - 1] = "bench-__rand_int__"
+            return words
+    raise SystemExit("no script call was seen")
+
+
+def bare_call_us(redis, words, seconds_worth=20_000):
+    """Median of the bare script call from where the proxy runs."""
+    command = ["redis-benchmark", "-p", redis.port, "-c", "1", "-n", seconds_worth, "-r", 1_000_000_000, "--csv", *words]
+    said = subprocess.run(["taskset", "-c", PROXY_CORE, *map(str, command)], stdout=subprocess.PIPE, text=True,
+                          check=True).stdout
+    names, values = (line.split(",") for line in said.strip().splitlines()[-2:])
+    return float(values[names.index('"p50_latency_ms"')].strip('"')) * 1000
+
+
+def added_by_redis(redis, shared, embedded, body, rounds):
+    """Median latency with Redis and without, and of the bare call; and by how much more than it Redis adds."""
+    words = script_call(redis, shared, body)
+    each = [(latency_us(shared, body, 2), latency_us(embedded, body, 2), bare_call_us(redis, words)) for _ in range(rounds)]
+    ratio = statistics.median((with_it - without) / bare for with_it, without, bare in each)
+    return [statistics.median(column) for column in zip(*each)], ratio
 
 
 def wrk(peer, body, connections, seconds):
@@ -199,7 +250,7 @@ def measure(peers, body, rounds, seconds):
     return rows
 
 
-def table(rows, streams, ready, rounds):
+def table(rows, streams, ready, redis):
     def ratio(name, index, to):
         return statistics.median(mine[index] / other[index] for mine, other in zip(rows[name], rows[to]))
 
@@ -217,13 +268,17 @@ def table(rows, streams, ready, rounds):
     lines.append(f"| idle resident memory, MB | {streams['nginx'][1] / 1024:.1f} | {streams['la-router'][1] / 1024:.1f} |")
     lines.append(f"| kB per open stream ({STREAMS} held) | {streams['nginx'][0]:.1f} | {streams['la-router'][0]:.1f} |")
     lines.append(f"| exec to ready, ms | – | {ready:.1f} |")
+    (with_it, without, bare), added = redis
+    lines += ["", "| Median latency at one connection, µs | |", "|---|---|", f"| four budgets and a rate, embedded | {without:.0f} |",
+              f"| the same in Redis on loopback | {with_it:.0f} |", f"| the bare script call | {bare:.0f} |"]
     found = {"throughput": ratio("la-router", 0, "nginx"), "cpu": ratio("la-router", 1, "nginx"),
              "stream": streams["la-router"][0], "idle": streams["la-router"][1] / 1024, "ready": ready,
-             "budgets": ratio("four budgets and a rate", 0, "la-router")}
+             "budgets": ratio("four budgets and a rate", 0, "la-router"), "redis": added}
     names = {"throughput": "throughput of nginx's, at least", "cpu": "CPU per request of nginx's, at most",
              "stream": "kB per open stream, at most", "idle": "idle resident memory in MB, at most",
              "ready": "ms to ready, at most",
-             "budgets": "throughput with four budgets and a rate of that with none, at least"}
+             "budgets": "throughput with four budgets and a rate of that with none, at least",
+             "redis": "latency that Redis adds, in bare script calls, at most"}
     lines += ["", "| Target | | Measured | |", "|---|---|---|---|"]
     for key, target in TARGETS.items():
         met = found[key] >= target if key in AT_LEAST else found[key] <= target
@@ -262,13 +317,20 @@ def main():
             peers.append(router)
             streams = {peer.name: held_streams(peer) for peer in peers[1:]}
             ready = start_times(args.router, router)
-            peers.append(start_router("four budgets and a rate", args.router, directory, direct, limits=LIMITS))
+            budgeted = start_router("four budgets and a rate", args.router, directory, direct, limits=LIMITS)
+            peers.append(budgeted)
             peers.append(start_router("la-router, log on", args.router, directory, direct, log_requests=True))
             rows = measure(peers, body, args.rounds, args.seconds)
+            redis = start_redis(directory)
+            peers.append(redis)
+            flags = ["--ledger", "redis", "--redis-url", f"redis://127.0.0.1:{redis.port}"]
+            shared = start_router("shared", args.router, directory, direct, limits=LIMITS, flags=flags)
+            peers.append(shared)
+            redis = added_by_redis(redis, shared, budgeted, body, args.rounds)
         finally:
             for peer in peers:
                 peer.stop()
-    text = table(rows, streams, ready, args.rounds)
+    text = table(rows, streams, ready, redis)
     print("\n" + text)
     if args.write:
         results = HERE / "RESULTS.md"
