@@ -20,7 +20,7 @@ pub struct Event<'a> {
 }
 
 /// Reads events incrementally.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     limit_bytes: usize,
     wanted: Option<&'static [&'static str]>,

@@ -13,8 +13,10 @@ use la_core::token::{self, PREFIX};
 use crate::clock;
 use crate::config::live::{Live, Standing, TokenEntry};
 use crate::http1::request::RequestHead;
-use crate::ledger::Ledger;
+use crate::listener::worker::Worker;
 use crate::refuse::Refusal;
+
+use super::admit::{self, Covered};
 
 /// Most verified texts that a thread remembers.
 const MAX_REMEMBERED: usize = 1_024;
@@ -70,9 +72,9 @@ pub(super) fn caller(live: Arc<Live>, memo: &Memo, head: &RequestHead, now: i64)
 }
 
 /// Refuses a caller whose budget is used up already, before anything is read for it.
-pub fn not_exhausted(caller: &Caller, ledger: &Ledger) -> Result<(), Refusal> {
-    match ledger.exhausted(&caller.token.covering(), clock::unix_milliseconds()) {
-        Some(why) => Err(Refusal::Exhausted { used: why.used, limit: why.limit }),
+pub(super) fn not_exhausted(worker: &Worker, covered: Covered<'_>) -> Result<(), Refusal> {
+    match worker.ledger.exhausted(covered.covering, clock::unix_milliseconds()) {
+        Some(why) => Err(admit::limited(worker, covered, why)),
         None => Ok(()),
     }
 }

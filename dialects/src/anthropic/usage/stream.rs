@@ -14,7 +14,7 @@ const NAMES: &[&str] = &[
     "error",
 ];
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Watch {
     decoder: Decoder,
     started: bool,
