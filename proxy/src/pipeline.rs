@@ -16,6 +16,7 @@ mod choose;
 mod disclose;
 mod forward;
 mod measure;
+mod queue;
 mod read;
 mod relay;
 mod resolve;
@@ -97,8 +98,8 @@ async fn serve(
         }
         _ => None,
     };
-    let mut admitted = admit::request(worker, covered, measured).await?;
-    let chosen = choose::account(&provider, caller.now)?;
+    let mut admitted = admit::request(worker, client, covered, measured).await?;
+    let chosen = choose::account(&provider, clock::unix_seconds())?;
     line.account(&chosen.account);
     let body = content.bytes(head);
     let mut outgoing = worker.buffers.take();

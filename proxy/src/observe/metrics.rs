@@ -133,6 +133,8 @@ pub struct Metrics {
     accounts: budgets::Counters,
     /// Client connections that are open.
     pub connections: Gauge,
+    /// Requests that wait for another one of their token to end.
+    pub queued: Gauge,
     /// Answers that are being relayed.
     pub open_streams: Gauge,
     /// Bytes of request bodies held in memory.
@@ -264,6 +266,7 @@ impl Metrics {
             tokens,
             accounts,
             connections: Gauge::default(),
+            queued: Gauge::default(),
             open_streams: Gauge::default(),
             body_bytes: Gauge::default(),
             upstream_connections: Counter::default(),
@@ -278,6 +281,7 @@ impl Metrics {
     fn register_rest(mut self) -> Self {
         let registry = &mut self.registry;
         registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register("queued_requests", "Requests that wait for their turn", self.queued.clone());
         registry.register("open_streams", "Answers being relayed", self.open_streams.clone());
         registry.register("body_bytes", "Request bodies held in memory, in bytes", self.body_bytes.clone());
         registry.register(

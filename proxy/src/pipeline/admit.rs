@@ -12,13 +12,15 @@ use la_dialects::anthropic::usage::Observed;
 
 use crate::clock;
 use crate::config::live::{AccountEntry, TokenEntry};
-use crate::ledger::{Demand, Reservation, ReserveError};
+use crate::ledger::{Reservation, ReserveError, Turn};
+use crate::listener::client::Client;
 use crate::listener::worker::Worker;
 use crate::observe::metrics::Metrics;
 use crate::observe::settlement::{Outcome, Settlement};
 use crate::refuse::{Limited, Refusal};
 
 use super::measure::Measured;
+use super::queue::{self, NotReserved};
 use super::settle::{Charge, charge};
 
 /// A request that may go upstream. Dropped before it was sent, it costs nothing; dropped after, it is
@@ -26,6 +28,8 @@ use super::settle::{Charge, charge};
 pub(super) struct Admitted {
     metrics: Arc<Metrics>,
     reservation: Option<Reservation>,
+    /// Of a caller whose requests may wait for each other; given up after the reservation.
+    turn: Option<Turn>,
     /// Nothing for a request that is free.
     measured: Option<Measured>,
     /// How the budgets of its caller stand with it.
@@ -45,20 +49,22 @@ pub(super) struct Covered<'a> {
 /// Admits a request that was `measured`, or one that is free.
 pub(super) async fn request(
     worker: &Worker,
+    client: &mut Client,
     covered: Covered<'_>,
     measured: Option<Measured>,
 ) -> Result<Admitted, Refusal> {
     let amounts = measured.map_or(Amounts::default(), |measured| measured.amounts);
-    let reservation = if measured.is_some() || is_judged(&covered.token.limits) {
-        Some(reserve(worker, covered, amounts).await?)
-    } else {
-        None
-    };
+    let (mut reservation, mut turn) = (None, None);
+    if measured.is_some() || is_judged(&covered.token.limits) {
+        let reserved = queue::reserve(worker, client, covered, amounts).await;
+        let (reserved, its_turn) = reserved.map_err(|why| refusal(worker, covered, why))?;
+        (reservation, turn) = (Some(reserved), its_turn);
+    }
     worker.metrics.reserved(&amounts);
     let has_budgets = covered.covering.iter().any(|covering| !covering.budgets.is_empty());
     let standings = if has_budgets { standings(worker, covered) } else { Vec::new() };
     let metrics = Arc::clone(&worker.metrics);
-    Ok(Admitted { metrics, reservation, measured, standings, sent: false })
+    Ok(Admitted { metrics, reservation, turn, measured, standings, sent: false })
 }
 
 /// The refusal by a limit, as the caller is told of it.
@@ -73,14 +79,13 @@ fn is_judged(limits: &Limits) -> bool {
     limits.concurrency.is_some() || limits.rates.iter().any(|rate| rate.unit == Unit::Requests)
 }
 
-async fn reserve(worker: &Worker, covered: Covered<'_>, amounts: Amounts) -> Result<Reservation, Refusal> {
-    let demand = Demand { covering: covered.covering, amounts };
-    match worker.ledger.reserve(&demand, clock::unix_milliseconds()).await {
-        Ok(reservation) => Ok(reservation),
-        Err(ReserveError::Refused(why)) => Err(limited(worker, covered, *why)),
-        Err(ReserveError::Unavailable(message)) => {
+fn refusal(worker: &Worker, covered: Covered<'_>, why: NotReserved) -> Refusal {
+    match why {
+        NotReserved::Ended(refusal) => refusal,
+        NotReserved::Ledger(ReserveError::Refused(why)) => limited(worker, covered, *why),
+        NotReserved::Ledger(ReserveError::Unavailable(message)) => {
             tracing::warn!("ledger cannot admit a request: {message}");
-            Err(Refusal::Ledger)
+            Refusal::Ledger
         }
     }
 }
@@ -104,6 +109,7 @@ impl Admitted {
         (account, prices): (&Arc<AccountEntry>, &price::Book),
     ) -> Option<Settlement> {
         let reservation = self.reservation.take()?;
+        let _turn = self.turn.take();
         let outcome = if self.sent { outcome } else { Outcome::Unsent };
         let Some(measured) = self.measured else {
             end(reservation, outcome, &Spent::default());

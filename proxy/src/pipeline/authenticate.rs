@@ -27,8 +27,6 @@ pub struct Caller {
     pub live: Arc<Live>,
     /// The token.
     pub token: Arc<TokenEntry>,
-    /// When it was checked, in Unix seconds.
-    pub now: i64,
 }
 
 /// Verified texts, by the end of their signatures.
@@ -65,7 +63,7 @@ pub(super) fn caller(live: Arc<Live>, memo: &Memo, head: &RequestHead, now: i64)
         return Err(Refusal::Token);
     }
     match token.standing {
-        Standing::Good => Ok(Caller { live, token, now }),
+        Standing::Good => Ok(Caller { live, token }),
         Standing::Revoked => Err(Refusal::Standing("revoked")),
         Standing::Suspended => Err(Refusal::Standing("suspended")),
     }
