@@ -51,6 +51,13 @@ pub enum AmountError {
     TooLarge(Unit),
 }
 
+/// An amount that writes itself the way [`Unit::parse`] reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    unit: Unit,
+    amount: u64,
+}
+
 impl Unit {
     /// All units.
     pub const ALL: [Self; 3] = [Self::Requests, Self::Tokens, Self::Usd];
@@ -80,12 +87,12 @@ impl Unit {
 
     /// Writes an amount the way [`Unit::parse`] reads it, without loss and as short as possible.
     pub fn text(self, amount: u64) -> String {
-        let (whole, nano) = (amount / NANO_PER_USD, amount % NANO_PER_USD);
-        match self {
-            Self::Usd if nano == 0 => whole.to_string(),
-            Self::Usd => format!("{whole}.{}", format!("{nano:09}").trim_end_matches('0')),
-            Self::Requests | Self::Tokens => amount.to_string(),
-        }
+        self.shown(amount).to_string()
+    }
+
+    /// As [`Unit::text`], to be written where it belongs.
+    pub const fn shown(self, amount: u64) -> Shown {
+        Shown { unit: self, amount }
     }
 
     /// What it is called in a manifest.
@@ -95,6 +102,20 @@ impl Unit {
             Self::Tokens => "Tokens",
             Self::Usd => "USD",
         }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unit != Unit::Usd {
+            return write!(f, "{}", self.amount);
+        }
+        write!(f, "{}", self.amount / NANO_PER_USD)?;
+        let (mut fraction, mut digits) = (self.amount % NANO_PER_USD, FRACTION_DIGITS);
+        while fraction > 0 && fraction.is_multiple_of(10) {
+            (fraction, digits) = (fraction / 10, digits - 1);
+        }
+        if fraction > 0 { write!(f, ".{fraction:0digits$}") } else { Ok(()) }
     }
 }
 

@@ -63,6 +63,11 @@ impl Subject {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// `namespace/name` of a RouterBudget, if it is one's.
+    pub fn pool(&self) -> Option<&str> {
+        self.0.strip_prefix("pool:")?.split_once('/').map(|(_, pool)| pool)
+    }
 }
 
 impl TryFrom<String> for Subject {

@@ -20,8 +20,7 @@ pub struct Event<'a> {
 }
 
 /// Reads events incrementally.
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone, PartialEq))]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     limit_bytes: usize,
     wanted: Option<&'static [&'static str]>,

@@ -19,10 +19,12 @@ use la_core::usage::Usage;
 
 mod embedded;
 mod state;
+mod turns;
 
 use embedded::KeeperHandle;
 pub use embedded::OpenError;
 use state::{Ending, Refusal, Shared, State, Taken};
+pub use turns::{Queue, Turn, Turns};
 
 /// When a grant is late enough to say so. One takes about 0.3 ms, under heavy load some 100 ms.
 const LATE_AFTER: Duration = Duration::from_secs(1);
@@ -34,6 +36,7 @@ const LATE_WAIT: Duration = Duration::from_secs(4);
 pub struct Ledger {
     shared: Arc<Shared>,
     keeper: Mutex<Option<KeeperHandle>>,
+    turns: Turns,
 }
 
 /// What a request asks of the ledger.
@@ -89,13 +92,19 @@ impl Ledger {
     /// When another process holds it, or a file cannot be read, is broken, or cannot be written.
     pub fn open_embedded(dir: &Path, now: i64) -> Result<Arc<Self>, OpenError> {
         let (shared, keeper) = embedded::open(dir, milliseconds(now))?;
-        Ok(Arc::new(Self { shared, keeper: Mutex::new(Some(keeper)) }))
+        Ok(Arc::new(Self { shared, keeper: Mutex::new(Some(keeper)), turns: Turns::default() }))
     }
 
     /// A ledger that forgets everything with the process.
     pub fn memory() -> Arc<Self> {
         let state = State::new(Book::new(Grants::Endless), None, u64::MAX);
-        Arc::new(Self { shared: Arc::new(Shared::new(state)), keeper: Mutex::new(None) })
+        let shared = Arc::new(Shared::new(state));
+        Arc::new(Self { shared, keeper: Mutex::new(None), turns: Turns::default() })
+    }
+
+    /// Where requests wait for others of their owner in this process to end.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// The Hard budget of `covering` that has nothing left, if any. Reserves nothing.

@@ -6,18 +6,24 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response};
+use la_dialects::anthropic::usage::Observed;
 
 pub mod authenticate;
 
 mod admit;
 mod choose;
+mod disclose;
 mod forward;
+mod measure;
+mod queue;
 mod read;
 mod relay;
 mod resolve;
+mod settle;
 mod substitute;
 
+use admit::Covered;
 use forward::{Outgoing, Way};
 use read::Content;
 
@@ -72,19 +78,28 @@ async fn serve(
     let caller = authenticate::caller(worker.live.load(), &worker.memo, head, clock::unix_seconds())?;
     line.token(&caller.token);
     client.seat().depend_on(&caller.token, &caller.live);
+    let (token, covering) = (&*caller.token, caller.token.covering());
+    let covered = Covered { token, covering: &covering };
     let content = match found.operation {
         Operation::Messages => {
-            authenticate::not_exhausted(&caller, &worker.ledger)?;
-            read::content(worker, client, head).await?
+            authenticate::not_exhausted(worker, covered)?;
+            read::content(worker, client, head, &token.limits).await?
         }
-        Operation::CountTokens => read::content(worker, client, head).await?,
+        Operation::CountTokens => read::content(worker, client, head, &token.limits).await?,
         _ => Content::none(worker),
     };
     let model = content.model(head);
     line.model(model);
     let provider = resolve::provider(&caller.live, &found, model)?;
-    let mut admitted = admit::request(&worker.ledger, found.operation, &caller).await?;
-    let chosen = choose::account(&provider, caller.now)?;
+    let measured = match found.operation {
+        Operation::Messages => {
+            let asked = content.message(head, &token.limits)?;
+            Some(measure::message(&covering, &provider.prices, &asked)?)
+        }
+        _ => None,
+    };
+    let mut admitted = admit::request(worker, client, covered, measured).await?;
+    let chosen = choose::account(&provider, clock::unix_seconds())?;
     line.account(&chosen.account);
     let body = content.bytes(head);
     let mut outgoing = worker.buffers.take();
@@ -92,11 +107,14 @@ async fn serve(
     let way = Way { worker, provider: &provider };
     let answered = forward::send(way, client, &mut admitted, Outgoing { head: &outgoing, body }).await;
     worker.buffers.give(outgoing);
-    let answered = answered?;
+    let answered = answered.inspect_err(|refusal| {
+        let (outcome, unseen) = (settle::outcome_of(refusal), Observed::default());
+        line.unanswered(admitted.settle(outcome, &unseen, (&chosen.account, &provider.prices)));
+    })?;
     if answered.head.status == 401 {
         worker.live.mark_unauthorized(&chosen.account);
     }
-    let task = relay::Task { worker: Rc::clone(worker), provider, admitted };
+    let task = relay::Task { worker: Rc::clone(worker), provider, account: chosen.account, admitted };
     Ok(Served::Upstream(task, answered))
 }
 
@@ -111,7 +129,14 @@ fn local(client: &mut Client, mut line: Line) {
 }
 
 fn refused(worker: &Worker, client: &mut Client, refusal: &Refusal, mut line: Line) {
-    let response = refuse::answer(refusal, line.id);
+    let mut response = refuse::answer(refusal, line.id);
+    if let Refusal::Limited(limited) = refusal {
+        for (name, value) in disclose::fields(&limited.standings) {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) {
+                response.headers_mut().append(name, value);
+            }
+        }
+    }
     let reason = refuse::reason(refusal);
     worker.metrics.refusal(reason);
     line.conclude(response.status().as_u16(), reason.label(), None);

@@ -3,12 +3,11 @@
 //! What a client is told never depends on which of its credentials' checks failed, and never holds a
 //! credential, an address inside the owner's network, or a path on this machine.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use la_core::report::AccountReport;
+use la_dialects::anthropic::bounds::BoundsError;
 use la_dialects::anthropic::error::{self, kinds};
 use la_dialects::anthropic::surface::NotFound;
 use la_dialects::facts::FactsError;
@@ -17,6 +16,10 @@ use crate::http1::violation::Violation;
 use crate::listener::seat::End;
 use crate::listener::worker::RequestId;
 use crate::observe::metrics::Reason;
+
+mod limited;
+
+pub use limited::{Limited, named};
 
 /// Carries the request's name on every answer.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,19 +42,46 @@ pub enum Refusal {
     /// Its token was revoked, removed or suspended.
     #[error("this token was {0}")]
     Standing(&'static str),
-    /// Its budget is used up.
-    #[error("the request budget of this token is used up ({used} of {limit})")]
-    Exhausted {
-        /// Requests that are settled or open.
-        used: u64,
-        /// Requests that are allowed.
-        limit: u64,
+    /// One of its limits refuses it.
+    #[error("{0}")]
+    Limited(Box<Limited>),
+    /// A budget must hold, and nobody can say how much the request may use.
+    #[error("{what}, so {budget} cannot hold; leave it out, or let the budget admit it by `allowUnbounded`")]
+    Unbounded {
+        /// What has no bound.
+        what: String,
+        /// The budget.
+        budget: String,
     },
+    /// A budget of money must hold, and the model has no price.
+    #[error(
+        "no price is known for model {model:?}, so {budget} cannot hold; add the model to the provider's \
+         `pricing.overrides`, or let the budget admit it by `allowUnpriced`"
+    )]
+    Unpriced {
+        /// The model, as the client named it.
+        model: String,
+        /// The budget.
+        budget: String,
+    },
+    /// It asks for more output than its token may.
+    #[error("`max_tokens` is {asked}: this token may ask for at most {most} (its `maxOutputTokens`)")]
+    OutputTooLarge {
+        /// What it asks for.
+        asked: u64,
+        /// What it may ask for.
+        most: u64,
+    },
+    /// It does not say how much output it wants.
+    #[error("{0}")]
+    Bounds(#[from] BoundsError),
     /// Its body is over the limit.
-    #[error("request body is larger than {max_bytes} bytes")]
+    #[error("request body is larger than {max_bytes} bytes, the most that {}", body_limit(*.is_own))]
     BodyTooLarge {
         /// The limit.
         max_bytes: usize,
+        /// Whether it is the token's own.
+        is_own: bool,
     },
     /// Its body is compressed.
     #[error("compressed request bodies are not read; send it without content-encoding")]
@@ -125,6 +155,10 @@ pub enum Refusal {
     Gone,
 }
 
+fn body_limit(is_own: bool) -> &'static str {
+    if is_own { "this token may send (its `maxRequestBytes`)" } else { "is read here" }
+}
+
 fn accounts(reports: &[AccountReport]) -> String {
     let each: Vec<_> = reports
         .iter()
@@ -144,8 +178,12 @@ pub fn answer(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert(X_REQUEST_ID, id);
     }
-    if let Some(after) = retry_after(refusal) {
-        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+    match retry_after_seconds(refusal) {
+        Some(after) => drop(headers.insert(RETRY_AFTER, HeaderValue::from(after))),
+        None if matches!(refusal, Refusal::Limited(_)) => {
+            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        None => {}
     }
     match refusal {
         Refusal::Head(_) | Refusal::BodyTooLarge { .. } | Refusal::BodySlow | Refusal::BodyBroken => {
@@ -153,9 +191,6 @@ pub fn answer(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
         }
         Refusal::Surface(NotFound::Method { allow }) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
-        }
-        Refusal::Exhausted { .. } => {
-            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         _ => {}
     }
@@ -202,11 +237,15 @@ pub fn reason(refusal: &Refusal) -> Reason {
         Refusal::Surface(_) => Reason::Surface,
         Refusal::Token => Reason::Token,
         Refusal::Standing(_) => Reason::Standing,
-        Refusal::Exhausted { .. } => Reason::Budget,
+        Refusal::Limited(limited) => limited.reason(),
+        Refusal::Unbounded { .. } => Reason::Unbounded,
+        Refusal::Unpriced { .. } => Reason::Unpriced,
         Refusal::BodyTooLarge { .. }
         | Refusal::BodyCompressed
         | Refusal::BodySlow
         | Refusal::BodyBroken
+        | Refusal::OutputTooLarge { .. }
+        | Refusal::Bounds(_)
         | Refusal::Facts(_) => Reason::Body,
         Refusal::NoMemory => Reason::Memory,
         Refusal::Model { .. } | Refusal::NoProvider => Reason::Model,
@@ -226,12 +265,15 @@ fn class(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Head(violation) => (violation.status(), kinds::INVALID_REQUEST),
         Refusal::Surface(NotFound::Path) | Refusal::Model { .. } => (StatusCode::NOT_FOUND, kinds::NOT_FOUND),
         Refusal::Surface(NotFound::Method { .. }) => (StatusCode::METHOD_NOT_ALLOWED, kinds::INVALID_REQUEST),
-        Refusal::Surface(NotFound::Query { .. }) | Refusal::Facts(_) | Refusal::BodyBroken => {
-            (StatusCode::BAD_REQUEST, kinds::INVALID_REQUEST)
-        }
+        Refusal::Surface(NotFound::Query { .. })
+        | Refusal::Facts(_)
+        | Refusal::Bounds(_)
+        | Refusal::OutputTooLarge { .. }
+        | Refusal::Unbounded { .. }
+        | Refusal::BodyBroken => (StatusCode::BAD_REQUEST, kinds::INVALID_REQUEST),
         Refusal::Token => (StatusCode::UNAUTHORIZED, kinds::AUTHENTICATION),
-        Refusal::Standing(_) => (StatusCode::FORBIDDEN, kinds::PERMISSION),
-        Refusal::Exhausted { .. } => (StatusCode::TOO_MANY_REQUESTS, kinds::RATE_LIMIT),
+        Refusal::Standing(_) | Refusal::Unpriced { .. } => (StatusCode::FORBIDDEN, kinds::PERMISSION),
+        Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, kinds::RATE_LIMIT),
         Refusal::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, kinds::REQUEST_TOO_LARGE),
         Refusal::BodyCompressed => (StatusCode::UNSUPPORTED_MEDIA_TYPE, kinds::INVALID_REQUEST),
         Refusal::BodySlow => (StatusCode::REQUEST_TIMEOUT, kinds::INVALID_REQUEST),
@@ -248,10 +290,11 @@ fn class(refusal: &Refusal) -> (StatusCode, &'static str) {
     }
 }
 
-fn retry_after(refusal: &Refusal) -> Option<Duration> {
+fn retry_after_seconds(refusal: &Refusal) -> Option<u64> {
     match refusal {
-        Refusal::NoMemory | Refusal::Stopping => Some(Duration::from_secs(1)),
-        Refusal::Ledger => Some(Duration::from_secs(5)),
+        Refusal::NoMemory | Refusal::Stopping => Some(1),
+        Refusal::Ledger => Some(5),
+        Refusal::Limited(limited) => limited.retry_after_seconds(),
         _ => None,
     }
 }

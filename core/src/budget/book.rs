@@ -97,6 +97,14 @@ enum Asks {
     Again,
 }
 
+impl Asks {
+    /// What the step takes of a rate. Every request is at least one, also one that no budget counts.
+    fn of_rate(self, unit: Unit, amounts: &Amounts) -> u64 {
+        let least = u64::from(self == Self::First && unit == Unit::Requests);
+        amounts.of(unit).max(least)
+    }
+}
+
 /// A request that was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
@@ -186,6 +194,9 @@ impl Book {
 
     /// Takes `amounts` under all limits of `cover`, or nothing. `now_ms` is in Unix milliseconds.
     ///
+    /// Without any amount it is a request that is free: no budget counts it, but it takes part in rates of
+    /// requests and in concurrency.
+    ///
     /// # Errors
     /// Why not; no counter has changed.
     pub fn reserve(&mut self, cover: &Cover, amounts: &Amounts, now_ms: u64) -> Result<Admission, Denied> {
@@ -205,7 +216,7 @@ impl Book {
                 owner.last_seen_ms = owner.last_seen_ms.max(self.time.latest_ms());
             }
         }
-        self.take(at, cover, amounts);
+        self.take(at, cover, amounts, Asks::First);
         let generation = self.holds.get(at as usize).map_or(0, |hold| hold.generation);
         Ok(Admission { hold: HoldId { at, generation }, is_over })
     }
@@ -219,7 +230,7 @@ impl Book {
             return Err(Denied::Stale);
         }
         self.judge(cover, more, now_ms, Asks::Again)?;
-        self.take(hold.at, cover, more);
+        self.take(hold.at, cover, more, Asks::Again);
         Ok(())
     }
 
@@ -265,7 +276,7 @@ impl Book {
             }
         }
         for rate in &cover.rates {
-            let amount = amounts.of(rate.unit);
+            let amount = asks.of_rate(rate.unit, amounts);
             let level = self.levels.get(rate.level).map(|(_, level)| *level).unwrap_or_default();
             refused |= amount > 0 && !level.admits(&rate.pace, amount, steady_ms);
         }
@@ -291,7 +302,7 @@ impl Book {
     }
 
     /// Takes what fits and notes it in the hold.
-    fn take(&mut self, at: u32, cover: &Cover, amounts: &Amounts) {
+    fn take(&mut self, at: u32, cover: &Cover, amounts: &Amounts, asks: Asks) {
         let Some(hold) = self.holds.get_mut(at as usize) else { return };
         hold.reserved = hold.reserved.plus(amounts);
         for line in &cover.lines {
@@ -309,7 +320,7 @@ impl Book {
         }
         for rate in &cover.rates {
             let Some((_, level)) = self.levels.get_mut(rate.level) else { continue };
-            let amount = amounts.of(rate.unit);
+            let amount = asks.of_rate(rate.unit, amounts);
             level.charge(&rate.pace, amount, self.time.steady_ms());
             match hold.rates.iter_mut().find(|part| part.level == rate.level) {
                 Some(part) => part.amount = part.amount.saturating_add(amount),

@@ -17,10 +17,10 @@ use emitted::Emitted;
 pub use name::Name;
 
 /// Watches one answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Observer(Kind);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     Stream(stream::Watch),
     Json(json::Watch),
@@ -91,6 +91,18 @@ impl Observed {
         }
         let is_whole = self.complete && self.has_final_output && self.error.is_none() && !self.has_more;
         if is_whole { Quality::Complete } else { Quality::Partial }
+    }
+
+    /// Whether `usage` is what the vendor bills for the message: it came with the reason why the model stopped.
+    /// What comes after it, or does not, changes nothing.
+    pub fn is_final(&self) -> bool {
+        let is_counted = self.has_input && self.has_final_output && self.stop_reason.is_some();
+        is_counted && self.fault.is_none() && !self.has_more
+    }
+
+    /// Whether nothing was seen that the model said, nor what it had read.
+    pub fn is_silent(&self) -> bool {
+        self.usage.is_none() && self.fault.is_none() && self.emitted == Emitted::default()
     }
 
     /// Output tokens that there surely were so far.

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use la_core::id::{Subject, TokenId};
-use la_core::usage::Usage;
 
 use super::metrics::Kind;
+use super::settlement::{Settlement, quality_label};
 use crate::clock;
 use crate::config::live::{AccountEntry, TokenEntry};
 use crate::listener::worker::{RequestId, Worker};
@@ -28,6 +28,8 @@ pub struct Line {
     token: Option<Arc<TokenEntry>>,
     account: Option<Arc<AccountEntry>>,
     model: Option<Box<str>>,
+    /// What it came to, if the vendor may have it and has not answered.
+    unanswered: Option<Box<Settlement>>,
     concluded: bool,
 }
 
@@ -42,6 +44,7 @@ impl Line {
             token: None,
             account: None,
             model: None,
+            unanswered: None,
             concluded: false,
         }
     }
@@ -63,22 +66,45 @@ impl Line {
         }
     }
 
-    /// Concludes it: the answer's status, how it ended, what it used.
-    pub fn conclude(&mut self, status: u16, outcome: &str, usage: Option<&Usage>) {
+    /// Notes what it came to without an answer.
+    pub fn unanswered(&mut self, settlement: Option<Settlement>) {
+        self.unanswered = settlement.map(Box::new);
+    }
+
+    /// Concludes it: the answer's status, how it ended, what it came to.
+    pub fn conclude(&mut self, status: u16, outcome: &str, settlement: Option<&Settlement>) {
         if std::mem::replace(&mut self.concluded, true) {
             return;
         }
         let duration_ms = clock::noted_ms().saturating_sub(self.begun_ms);
         self.worker.metrics.request(self.kind, status, duration_ms);
-        if let Some(usage) = usage {
-            self.worker.metrics.tokens(usage);
+        let unanswered = self.unanswered.take();
+        let settlement = settlement.or(unanswered.as_deref());
+        if let Some(settlement) = settlement {
+            self.account_for(settlement);
         }
         if self.worker.request_log {
-            self.write(status, outcome, usage.copied().unwrap_or_default(), duration_ms);
+            self.write(status, outcome, settlement, duration_ms);
         }
     }
 
-    fn write(&self, status: u16, outcome: &str, usage: Usage, duration_ms: u64) {
+    fn account_for(&self, settlement: &Settlement) {
+        if let Some(usage) = &settlement.usage {
+            self.worker.metrics.tokens(usage);
+        }
+        if settlement.is_implausible {
+            tracing::warn!(
+                request.id = %self.id,
+                provider.name = %settlement.account.provider,
+                "request {}: the counts of provider {} cannot be believed; it is charged as it was reserved",
+                self.id,
+                settlement.account.provider,
+            );
+        }
+    }
+
+    fn write(&self, status: u16, outcome: &str, settlement: Option<&Settlement>, duration_ms: u64) {
+        let usage = settlement.and_then(|settlement| settlement.usage).unwrap_or_default();
         let token = self.token.as_deref();
         let account = self.account.as_deref();
         tracing::info!(
@@ -94,6 +120,8 @@ impl Line {
             model = self.model.as_deref(),
             usage.input_tokens = usage.total_input(),
             usage.output_tokens = usage.output_tokens,
+            usage.quality = settlement.map(|settlement| quality_label(settlement.quality)),
+            cost_nano_usd = settlement.and_then(|settlement| settlement.cost_nano_usd),
             "request {} {status} {outcome}",
             self.id,
         );

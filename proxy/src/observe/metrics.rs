@@ -3,6 +3,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use la_core::amount::Amounts;
 use la_core::usage::Usage;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -11,6 +12,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+
+use super::settlement::Settlement;
+
+mod budgets;
 
 /// Upper bounds of the request duration buckets, in seconds: a refusal takes microseconds, an agent's
 /// long turn many minutes.
@@ -50,6 +55,14 @@ pub enum Reason {
     Standing,
     /// A budget that is used up.
     Budget,
+    /// A rate that is used up.
+    Rate,
+    /// Too many requests of one token at one time.
+    Concurrency,
+    /// A request that nobody can bound, under a budget that must hold.
+    Unbounded,
+    /// A model without a price, under a budget that must hold.
+    Unpriced,
     /// A body that is too large, malformed, compressed or late.
     Body,
     /// No memory left for bodies.
@@ -117,8 +130,11 @@ pub struct Metrics {
     refusals: [Counter; Reason::ALL.len()],
     failures: [Counter; Failure::ALL.len()],
     tokens: [Counter; 4],
+    accounts: budgets::Counters,
     /// Client connections that are open.
     pub connections: Gauge,
+    /// Requests that wait for another one of their token to end.
+    pub queued: Gauge,
     /// Answers that are being relayed.
     pub open_streams: Gauge,
     /// Bytes of request bodies held in memory.
@@ -146,13 +162,17 @@ impl Kind {
 }
 
 impl Reason {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 16] = [
         Self::Head,
         Self::Connections,
         Self::Surface,
         Self::Token,
         Self::Standing,
         Self::Budget,
+        Self::Rate,
+        Self::Concurrency,
+        Self::Unbounded,
+        Self::Unpriced,
         Self::Body,
         Self::Memory,
         Self::Model,
@@ -170,6 +190,10 @@ impl Reason {
             Self::Token => "token",
             Self::Standing => "standing",
             Self::Budget => "budget",
+            Self::Rate => "rate",
+            Self::Concurrency => "concurrency",
+            Self::Unbounded => "unbounded",
+            Self::Unpriced => "unpriced",
             Self::Body => "body",
             Self::Memory => "memory",
             Self::Model => "model",
@@ -233,13 +257,16 @@ impl Metrics {
             ["input", "cache_write", "cache_read", "output"]
                 .map(|direction| family.get_or_create(&DirectionLabel { direction }).clone())
         };
+        let accounts = budgets::Counters::register(&mut registry);
         let metrics = Self {
             requests,
             durations,
             refusals,
             failures,
             tokens,
+            accounts,
             connections: Gauge::default(),
+            queued: Gauge::default(),
             open_streams: Gauge::default(),
             body_bytes: Gauge::default(),
             upstream_connections: Counter::default(),
@@ -254,6 +281,7 @@ impl Metrics {
     fn register_rest(mut self) -> Self {
         let registry = &mut self.registry;
         registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register("queued_requests", "Requests that wait for their turn", self.queued.clone());
         registry.register("open_streams", "Answers being relayed", self.open_streams.clone());
         registry.register("body_bytes", "Request bodies held in memory, in bytes", self.body_bytes.clone());
         registry.register(
@@ -305,6 +333,16 @@ impl Metrics {
         for (counter, count) in self.tokens.iter().zip(counts) {
             counter.inc_by(count);
         }
+    }
+
+    /// Counts what was reserved for a request.
+    pub fn reserved(&self, amounts: &Amounts) {
+        self.accounts.reserved(amounts);
+    }
+
+    /// Counts what a request came to.
+    pub fn settled(&self, settlement: &Settlement) {
+        self.accounts.settled(settlement);
     }
 
     /// Notes that a snapshot is served.

@@ -1,41 +1,97 @@
-//! Stage 5: one request is taken out of the caller's budget before anything goes upstream.
+//! Stage 5: what a request may come to is taken out of all limits that cover it, before anything goes upstream.
+//!
+//! A message takes what was measured. Counting tokens and listing models is free: no budget counts it, but it
+//! takes part in rates of requests and in concurrency, where the caller has any.
 
-use la_core::amount::Amounts;
-use la_core::budget::Spent;
-use la_core::usage::Usage;
+use std::sync::Arc;
+
+use la_core::amount::{Amounts, Unit};
+use la_core::budget::{Covering, Limits, Settled, Spent, Standing};
+use la_core::price;
+use la_dialects::anthropic::usage::Observed;
 
 use crate::clock;
-use crate::ledger::{Demand, Ledger, Reservation, ReserveError};
-use crate::refuse::Refusal;
-use crate::surface::Operation;
+use crate::config::live::{AccountEntry, TokenEntry};
+use crate::ledger::{Reservation, ReserveError, Turn};
+use crate::listener::client::Client;
+use crate::listener::worker::Worker;
+use crate::observe::metrics::Metrics;
+use crate::observe::settlement::{Outcome, Settlement};
+use crate::refuse::{Limited, Refusal};
 
-use super::authenticate::Caller;
+use super::measure::Measured;
+use super::queue::{self, NotReserved};
+use super::settle::{Charge, charge};
 
 /// A request that may go upstream. Dropped before it was sent, it costs nothing; dropped after, it is
-/// charged.
+/// charged all that it holds.
 pub(super) struct Admitted {
+    metrics: Arc<Metrics>,
     reservation: Option<Reservation>,
+    /// Of a caller whose requests may wait for each other; given up after the reservation.
+    turn: Option<Turn>,
+    /// Nothing for a request that is free.
+    measured: Option<Measured>,
+    /// How the budgets of its caller stand with it.
+    pub(super) standings: Vec<Standing>,
     sent: bool,
 }
 
-/// Reserves what the operation costs. Counting tokens and listing models cost nothing.
+/// A caller and all of the limits that cover it.
+#[derive(Clone, Copy)]
+pub(super) struct Covered<'a> {
+    /// The caller.
+    pub(super) token: &'a TokenEntry,
+    /// Its own limits, then its pools'.
+    pub(super) covering: &'a [Covering<'a>],
+}
+
+/// Admits a request that was `measured`, or one that is free.
 pub(super) async fn request(
-    ledger: &Ledger,
-    operation: Operation,
-    caller: &Caller,
+    worker: &Worker,
+    client: &mut Client,
+    covered: Covered<'_>,
+    measured: Option<Measured>,
 ) -> Result<Admitted, Refusal> {
-    if operation != Operation::Messages {
-        return Ok(Admitted { reservation: None, sent: false });
+    let amounts = measured.map_or(Amounts::default(), |measured| measured.amounts);
+    let (mut reservation, mut turn) = (None, None);
+    if measured.is_some() || is_judged(&covered.token.limits) {
+        let reserved = queue::reserve(worker, client, covered, amounts).await;
+        let (reserved, its_turn) = reserved.map_err(|why| refusal(worker, covered, why))?;
+        (reservation, turn) = (Some(reserved), its_turn);
     }
-    let demand = Demand { covering: &caller.token.covering(), amounts: Amounts::of_requests(1) };
-    match ledger.reserve(&demand, clock::unix_milliseconds()).await {
-        Ok(reservation) => Ok(Admitted { reservation: Some(reservation), sent: false }),
-        Err(ReserveError::Refused(why)) => Err(Refusal::Exhausted { used: why.used, limit: why.limit }),
-        Err(ReserveError::Unavailable(message)) => {
+    worker.metrics.reserved(&amounts);
+    let has_budgets = covered.covering.iter().any(|covering| !covering.budgets.is_empty());
+    let standings = if has_budgets { standings(worker, covered) } else { Vec::new() };
+    let metrics = Arc::clone(&worker.metrics);
+    Ok(Admitted { metrics, reservation, turn, measured, standings, sent: false })
+}
+
+/// The refusal by a limit, as the caller is told of it.
+pub(super) fn limited(worker: &Worker, covered: Covered<'_>, refused: la_core::budget::Refused) -> Refusal {
+    let now_ms = clock::unix_milliseconds();
+    let standings = standings(worker, covered);
+    Refusal::Limited(Box::new(Limited::new(refused, covered.covering, standings, now_ms)))
+}
+
+/// Whether a request that is free has anything to be refused by.
+fn is_judged(limits: &Limits) -> bool {
+    limits.concurrency.is_some() || limits.rates.iter().any(|rate| rate.unit == Unit::Requests)
+}
+
+fn refusal(worker: &Worker, covered: Covered<'_>, why: NotReserved) -> Refusal {
+    match why {
+        NotReserved::Ended(refusal) => refusal,
+        NotReserved::Ledger(ReserveError::Refused(why)) => limited(worker, covered, *why),
+        NotReserved::Ledger(ReserveError::Unavailable(message)) => {
             tracing::warn!("ledger cannot admit a request: {message}");
-            Err(Refusal::Ledger)
+            Refusal::Ledger
         }
     }
+}
+
+fn standings(worker: &Worker, covered: Covered<'_>) -> Vec<Standing> {
+    worker.ledger.standings(covered.covering, clock::unix_milliseconds())
 }
 
 impl Admitted {
@@ -44,12 +100,51 @@ impl Admitted {
         self.sent = sent;
     }
 
-    /// Settles it, to be written down before this thread waits. A second call does nothing.
-    pub(super) fn settle(&mut self, tokens: Usage) {
-        if let Some(reservation) = self.reservation.take() {
-            reservation.settle_soon(&Spent::request(tokens));
-        }
+    /// Settles it, to be written down before this thread waits, and says what it came to; nothing for a request
+    /// that is free, and in a second call.
+    pub(super) fn settle(
+        &mut self,
+        outcome: Outcome,
+        seen: &Observed,
+        (account, prices): (&Arc<AccountEntry>, &price::Book),
+    ) -> Option<Settlement> {
+        let reservation = self.reservation.take()?;
+        let _turn = self.turn.take();
+        let outcome = if self.sent { outcome } else { Outcome::Unsent };
+        let Some(measured) = self.measured else {
+            end(reservation, outcome, &Spent::default());
+            return None;
+        };
+        let served = seen.model.as_ref().and_then(|model| prices.model(model.as_str()).ok());
+        let charge = charge(&measured, outcome, seen, served.map(|model| model.price));
+        let Charge { spent: charged, quality, cost_nano_usd, is_implausible } = charge;
+        let settled = end(reservation, outcome, &charged);
+        // Without bounds nothing but the request was reserved, and nothing is over it.
+        let overrun = measured.bounds.map_or(Amounts::default(), |_| settled.overrun);
+        let settlement = Settlement {
+            outcome,
+            quality,
+            usage: seen.usage,
+            terms: seen.terms,
+            model: seen.model,
+            account: Arc::clone(account),
+            reserved: measured.amounts,
+            charged,
+            cost_nano_usd,
+            overrun,
+            is_implausible,
+        };
+        self.metrics.settled(&settlement);
+        Some(settlement)
     }
+}
+
+fn end(reservation: Reservation, outcome: Outcome, spent: &Spent) -> Settled {
+    if outcome == Outcome::Unsent {
+        reservation.release();
+        return Settled::default();
+    }
+    reservation.settle_soon(spent)
 }
 
 impl Drop for Admitted {

@@ -13,8 +13,10 @@ use la_core::token::{self, PREFIX};
 use crate::clock;
 use crate::config::live::{Live, Standing, TokenEntry};
 use crate::http1::request::RequestHead;
-use crate::ledger::Ledger;
+use crate::listener::worker::Worker;
 use crate::refuse::Refusal;
+
+use super::admit::{self, Covered};
 
 /// Most verified texts that a thread remembers.
 const MAX_REMEMBERED: usize = 1_024;
@@ -25,8 +27,6 @@ pub struct Caller {
     pub live: Arc<Live>,
     /// The token.
     pub token: Arc<TokenEntry>,
-    /// When it was checked, in Unix seconds.
-    pub now: i64,
 }
 
 /// Verified texts, by the end of their signatures.
@@ -63,16 +63,16 @@ pub(super) fn caller(live: Arc<Live>, memo: &Memo, head: &RequestHead, now: i64)
         return Err(Refusal::Token);
     }
     match token.standing {
-        Standing::Good => Ok(Caller { live, token, now }),
+        Standing::Good => Ok(Caller { live, token }),
         Standing::Revoked => Err(Refusal::Standing("revoked")),
         Standing::Suspended => Err(Refusal::Standing("suspended")),
     }
 }
 
 /// Refuses a caller whose budget is used up already, before anything is read for it.
-pub fn not_exhausted(caller: &Caller, ledger: &Ledger) -> Result<(), Refusal> {
-    match ledger.exhausted(&caller.token.covering(), clock::unix_milliseconds()) {
-        Some(why) => Err(Refusal::Exhausted { used: why.used, limit: why.limit }),
+pub(super) fn not_exhausted(worker: &Worker, covered: Covered<'_>) -> Result<(), Refusal> {
+    match worker.ledger.exhausted(covered.covering, clock::unix_milliseconds()) {
+        Some(why) => Err(admit::limited(worker, covered, why)),
         None => Ok(()),
     }
 }

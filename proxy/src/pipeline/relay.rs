@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use la_dialects::anthropic::usage::Observer;
+use la_dialects::anthropic::usage::{Observed, Observer};
 
-use crate::config::live::ProviderEntry;
+use crate::config::live::{AccountEntry, ProviderEntry};
 use crate::http1::body::Framing;
 use crate::http1::write::{field, status_line};
 use crate::listener::client::Client;
@@ -19,9 +19,11 @@ use crate::listener::seat::{End, Seat};
 use crate::listener::worker::Worker;
 use crate::observe::line::Line;
 use crate::observe::metrics::{Failure, Kind};
+use crate::observe::settlement::Outcome;
 use crate::refuse::{self, Ending};
 
 use super::admit::Admitted;
+use super::disclose;
 use super::forward::Answered;
 
 /// Most bytes kept of one member of a JSON answer while looking for its counts.
@@ -50,6 +52,7 @@ struct Accounts {
     worker: Rc<Worker>,
     seat: Rc<Seat>,
     provider: Arc<ProviderEntry>,
+    account: Arc<AccountEntry>,
     admitted: Admitted,
     line: Line,
     status: u16,
@@ -63,6 +66,8 @@ pub(super) struct Task {
     pub(super) worker: Rc<Worker>,
     /// The vendor.
     pub(super) provider: Arc<ProviderEntry>,
+    /// The account that serves it.
+    pub(super) account: Arc<AccountEntry>,
     /// What is to be settled.
     pub(super) admitted: Admitted,
 }
@@ -79,14 +84,14 @@ pub(super) async fn run(task: Task, answered: Answered, line: Line, client: &mut
         Err(Stop::BrokenOff) => relay.break_off(client, Ending::Reset).await,
         Err(Stop::Ended(end)) => relay.break_off(client, Ending::Ended(end)).await,
         Err(Stop::ClientGone) => {
-            relay.accounts.settle("client gone");
+            relay.accounts.settle(Outcome::ClientGone);
             client.cut();
         }
     }
 }
 
 /// Writes the client's head; says whether it announces a stream of events.
-fn write_head(client: &mut Client, answered: &Answered, line: &Line) -> bool {
+fn write_head(client: &mut Client, answered: &Answered, admitted: &Admitted, line: &Line) -> bool {
     let out = client.begin_head();
     status_line(out, answered.head.status);
     let mut is_stream = false;
@@ -99,23 +104,25 @@ fn write_head(client: &mut Client, answered: &Answered, line: &Line) -> bool {
         }
     }
     field(out, b"x-request-id", line.id.as_str().as_bytes());
+    disclose::write(out, &admitted.standings);
     client.end_head(answered.head.framing);
     is_stream
 }
 
 impl Relay {
     fn new(task: Task, answered: Answered, line: Line, client: &mut Client) -> Self {
-        let Task { worker, provider, admitted } = task;
+        let Task { worker, provider, account, admitted } = task;
         let status = answered.head.status;
-        let is_stream = write_head(client, &answered, &line) && status == 200;
+        let is_stream = write_head(client, &answered, &admitted, &line) && status == 200;
         let observer = (line.kind == Kind::Messages && status == 200).then(|| {
             if is_stream { Observer::for_stream() } else { Observer::for_json(MAX_JSON_PART_BYTES) }
         });
         worker.metrics.open_streams.inc();
         client.seat().begin_phase(provider.timeouts.idle_ms);
         let seat = Rc::clone(client.seat());
+        let is_settled = false;
         let accounts =
-            Accounts { worker, seat, provider, admitted, line, status, observer, is_settled: false };
+            Accounts { worker, seat, provider, account, admitted, line, status, observer, is_settled };
         Self { accounts, answered, is_stream }
     }
 
@@ -132,7 +139,7 @@ impl Relay {
             }
             if ends {
                 // Before the client can see the end, so that whoever asks then is told of it.
-                accounts.settle("complete");
+                accounts.settle(Outcome::Complete);
             }
             let sent = client.send(context, part, ends);
             if ends {
@@ -145,13 +152,13 @@ impl Relay {
     /// Ends the answer before its end.
     async fn break_off(mut self, client: &mut Client, ending: Ending) {
         let outcome = match ending {
-            Ending::Reset => "upstream broke off",
-            Ending::Ended(End::Due) => "upstream stalled",
-            Ending::Ended(End::Overdue) => "took too long",
-            Ending::Ended(End::Revoked) => "token revoked",
-            Ending::Ended(End::Suspended) => "token suspended",
-            Ending::Ended(End::Stopping) => "router stopped",
-            Ending::Ended(End::Gone) => "client gone",
+            Ending::Reset => Outcome::BrokenOff,
+            Ending::Ended(End::Due) => Outcome::Stalled,
+            Ending::Ended(End::Overdue) => Outcome::Overdue,
+            Ending::Ended(End::Revoked) => Outcome::Revoked,
+            Ending::Ended(End::Suspended) => Outcome::Suspended,
+            Ending::Ended(End::Stopping) => Outcome::Stopped,
+            Ending::Ended(End::Gone) => Outcome::ClientGone,
         };
         let metrics = &self.accounts.worker.metrics;
         match ending {
@@ -184,13 +191,15 @@ impl Accounts {
     }
 
     /// Settles everything. Whatever comes first decides; later calls change nothing.
-    fn settle(&mut self, outcome: &str) {
+    fn settle(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let usage = self.observer.take().and_then(|observer| observer.finish().usage);
-        self.admitted.settle(usage.unwrap_or_default());
-        self.line.conclude(self.status, outcome, usage.as_ref());
+        let seen = self.observer.take().map(Observer::finish);
+        let outcome = outcome_of(self.status, outcome, seen.as_ref());
+        let charged_at = (&self.account, &self.provider.prices);
+        let settlement = self.admitted.settle(outcome, &seen.unwrap_or_default(), charged_at);
+        self.line.conclude(self.status, outcome.label(), settlement.as_ref());
         self.worker.metrics.open_streams.dec();
         self.seat.leave_request();
     }
@@ -198,6 +207,18 @@ impl Accounts {
 
 impl Drop for Accounts {
     fn drop(&mut self) {
-        self.settle("client gone");
+        self.settle(Outcome::ClientGone);
+    }
+}
+
+/// How an answer ended, by its status and what was seen in it.
+fn outcome_of(status: u16, outcome: Outcome, seen: Option<&Observed>) -> Outcome {
+    match (status, seen) {
+        // 529 is the vendor's own for "no capacity".
+        (400..=499 | 503 | 529, _) => Outcome::Refused,
+        (500.., _) => Outcome::Failed,
+        (_, Some(seen)) if outcome == Outcome::Complete && seen.error.is_some() => Outcome::ErrorEvent,
+        (_, Some(seen)) if outcome == Outcome::Complete && !seen.complete => Outcome::Truncated,
+        _ => outcome,
     }
 }

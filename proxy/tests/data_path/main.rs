@@ -1,8 +1,10 @@
 //! The whole data path in one process: a raw client, a data plane, a raw vendor.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "these are tests")]
 
+mod budgets;
 mod endings;
 mod heads;
+mod queueing;
 mod refusals;
 mod router;
 mod swap;

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use la_core::budget::LimitsSpec;
+
 use crate::router::{Router, Setting, body, eventually, message, read_answer, status};
 use crate::vendor::Vendor;
 
@@ -84,7 +86,10 @@ fn suspended_token_is_refused_until_it_is_resumed() {
 #[test]
 fn exhausted_budget_is_refused_before_the_body_is_read() {
     let vendor = Vendor::start();
-    let router = Router::with(vendor.address, Setting { max_requests: Some(2), ..Setting::default() });
+    let router = Router::with(
+        vendor.address,
+        Setting { limits: LimitsSpec::of_requests(Some(2)), ..Setting::default() },
+    );
     for _ in 0..2 {
         assert_eq!(status(&router.ask("json")), 200);
     }
@@ -139,7 +144,7 @@ fn bad_bodies_are_refused_each_for_its_own_reason() {
     );
     assert_eq!(status(&exchange(&router, &chunked)), 413);
     assert_eq!((vendor.requests(), router.used("agent").0), (0, 0));
-    let good = r#"{"model":"json"}"#;
+    let good = r#"{"model":"json","max_tokens":9}"#;
     let parts: String = good.chars().map(|c| format!("1\r\n{c}\r\n")).collect();
     let answer = exchange(
         &router,

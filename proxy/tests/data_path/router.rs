@@ -8,9 +8,11 @@ use std::time::Duration;
 use la_core::budget::LimitsSpec;
 use la_core::credential::{Credential, Credentials};
 use la_core::id::{Subject, TokenId};
+use la_core::price::Override;
 use la_core::secret::Secret;
 use la_core::snapshot::{
-    Account, Backend, CredentialSource, IssuedId, Provider, Route, Snapshot, Timeouts, TokenRecord,
+    Account, Backend, CredentialSource, IssuedId, PoolRecord, Provider, Route, Snapshot, Timeouts,
+    TokenRecord,
 };
 use la_core::token::{Claims, SigningKey};
 use la_proxy::config::live::{Live, LiveCell};
@@ -32,7 +34,11 @@ pub(crate) struct Router {
 }
 
 pub(crate) struct Setting {
-    pub(crate) max_requests: Option<u64>,
+    /// Of the token `id-1`.
+    pub(crate) limits: LimitsSpec,
+    /// Which cover both tokens.
+    pub(crate) pools: Vec<PoolRecord>,
+    pub(crate) pricing: Vec<Override>,
     pub(crate) timeouts: Timeouts,
     pub(crate) max_connections: usize,
     pub(crate) max_body_bytes: usize,
@@ -42,7 +48,9 @@ pub(crate) struct Setting {
 impl Default for Setting {
     fn default() -> Self {
         Self {
-            max_requests: None,
+            limits: LimitsSpec::default(),
+            pools: Vec::new(),
+            pricing: Vec::new(),
             timeouts: Timeouts { connect_ms: 1_000, first_byte_ms: 1_500, idle_ms: 1_500, total_ms: 20_000 },
             max_connections: 100,
             max_body_bytes: 1 << 20,
@@ -69,10 +77,14 @@ impl Router {
             name: "anthropic".to_owned(),
             backend,
             timeouts: setting.timeouts,
-            pricing: Vec::new(),
+            pricing: setting.pricing,
         }];
         snapshot.routes = vec![Route { models: Vec::new(), provider: "anthropic".to_owned() }];
-        snapshot.tokens = vec![record("agent", "id-1", setting.max_requests), record("other", "id-2", None)];
+        let pools: Vec<_> = setting.pools.iter().map(|pool| pool.subject.clone()).collect();
+        snapshot.pools = setting.pools;
+        snapshot.tokens =
+            vec![record("agent", "id-1", setting.limits), record("other", "id-2", LimitsSpec::default())];
+        snapshot.tokens.iter_mut().for_each(|token| token.pools.clone_from(&pools));
         let oauth = Credential::OAuth { access_token: Secret::new(OAUTH), expires_at: None };
         let api_key = Credential::ApiKey { key: Secret::new("sk-ant-api03-canary") };
         let credentials = Credentials::from([
@@ -121,6 +133,14 @@ impl Router {
         self.ledger.usage(&subject).map_or((0, 0), |used| (used.settled, used.open))
     }
 
+    /// What the token `id-1` was charged in its life: tokens and nano-dollars.
+    pub(crate) fn charged(&self) -> (u64, u64) {
+        let subject = Subject::of("gateway", "team", "agent").unwrap();
+        let all = self.ledger.usage_all();
+        let used = all.iter().find(|used| used.subject == subject);
+        used.map_or((0, 0), |used| (used.tokens.total_input() + used.tokens.output_tokens, used.nano_usd))
+    }
+
     /// Sends a message that asks the vendor to do `what`, and gives the whole answer.
     pub(crate) fn ask(&self, what: &str) -> String {
         let mut client = self.connect();
@@ -142,14 +162,14 @@ pub(crate) fn build(snapshot: &Snapshot, credentials: &Credentials) -> Live {
     Live::build(snapshot, credentials, &|_| Err("no directories here".to_owned()))
 }
 
-fn record(name: &str, id: &str, max_requests: Option<u64>) -> TokenRecord {
+fn record(name: &str, id: &str, limits: LimitsSpec) -> TokenRecord {
     let id = TokenId::try_from(id.to_owned()).unwrap();
     TokenRecord {
         subject: Subject::of("gateway", "team", name).unwrap(),
         label: String::new(),
         ids: vec![IssuedId { id, not_before: 0, not_after: 4_000_000_000, revoked: false }],
         suspended: false,
-        limits: Arc::new(LimitsSpec::of_requests(max_requests)),
+        limits: Arc::new(limits),
         pools: Vec::new(),
         thresholds: Vec::new(),
     }

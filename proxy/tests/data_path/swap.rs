@@ -30,7 +30,7 @@ fn credential_is_swapped_and_only_listed_fields_go_upstream() {
     let vendor = Vendor::start();
     let router = Router::start(vendor.address);
     let token = router.token("id-1");
-    let body = r#"{"model":"json","messages":[{"role":"user","content":"häl\u006co"}]}"#;
+    let body = r#"{"model":"json","max_tokens":9,"messages":[{"role":"user","content":"häl\u006co"}]}"#;
     let request = format!(
         "POST /v1/messages?beta=true HTTP/1.1\r\nhost: evil.example\r\nx-api-key: {token}\r\nAuthorization: Bearer {token}\r\n\
          cookie: canary\r\nproxy-authorization: canary\r\nx-forwarded-for: canary\r\nx-forwarded-host: canary\r\nvia: canary\r\n\

@@ -118,6 +118,9 @@ fn answer(socket: &mut TcpStream, head: &str, body: &str, seen: &Mutex<Seen>) ->
     if does("unauthorized") {
         return fixed(socket, "401 Unauthorized", "", UNAUTHORIZED);
     }
+    if does("failing") {
+        return fixed(socket, "500 Internal Server Error", "", OVERLOADED);
+    }
     if does("redirect") {
         return fixed(socket, "302 Found", "location: http://127.0.0.1:1/\r\n", "");
     }

@@ -175,8 +175,14 @@ impl Scene {
 
     fn reserve(&mut self) {
         let caller = self.dice.below(2) as usize;
-        let requests = 1 + u64::from(self.dice.below(16) == 0);
-        let amounts = Amounts { requests, tokens: self.dice.amount(), nano_usd: self.dice.amount() };
+        let amounts = match self.dice.below(16) {
+            0 => Amounts::default(),
+            many => Amounts {
+                requests: 1 + u64::from(many == 1),
+                tokens: self.dice.amount(),
+                nano_usd: self.dice.amount(),
+            },
+        };
         self.model.see(self.now_ms);
         let expected = self.model.judge(caller, &amounts, true);
         let outcome = self.granted(|book, cover, now_ms| book.reserve(cover, &amounts, now_ms), caller);
@@ -201,7 +207,7 @@ impl Scene {
         match self.granted(|book, cover, now_ms| book.raise(id, cover, &more, now_ms), caller) {
             Ok(()) => {
                 assert!(expected.is_some(), "raised by {more:?}");
-                self.model.take(at, &more);
+                self.model.take(at, &more, false);
             }
             Err(refused) => {
                 assert_eq!(expected, None, "{refused}");

@@ -126,7 +126,7 @@ impl Naive {
         }
         for rate in &mut self.rates[caller] {
             rate.drain(self.steady_ms);
-            let amount = i128::from(amounts.of(rate.unit));
+            let amount = i128::from(rate.asked(amounts, first));
             let full = i128::from(rate.pace.burst()) * i128::from(rate.pace.per_ms());
             if amount > 0 && rate.level + amount * i128::from(rate.pace.per_ms()) > full {
                 return None;
@@ -141,10 +141,10 @@ impl Naive {
 
     pub(super) fn reserve(&mut self, id: HoldId, caller: usize, amounts: &Amounts) {
         self.holds.push(NaiveHold { id, caller, parts: Vec::new(), reserved: Amounts::default() });
-        self.take(self.holds.len() - 1, amounts);
+        self.take(self.holds.len() - 1, amounts, true);
     }
 
-    pub(super) fn take(&mut self, hold: usize, amounts: &Amounts) {
+    pub(super) fn take(&mut self, hold: usize, amounts: &Amounts, first: bool) {
         let caller = self.holds[hold].caller;
         let mut meters: Vec<usize> = self.checks[caller].iter().map(|(meter, ..)| *meter).collect();
         meters.sort_unstable();
@@ -158,7 +158,7 @@ impl Naive {
         }
         for rate in &mut self.rates[caller] {
             rate.drain(self.steady_ms);
-            rate.level += i128::from(amounts.of(rate.unit)) * i128::from(rate.pace.per_ms());
+            rate.level += i128::from(rate.asked(amounts, first)) * i128::from(rate.pace.per_ms());
         }
         let hold = &mut self.holds[hold];
         hold.reserved = hold.reserved.plus(amounts);
@@ -177,7 +177,7 @@ impl Naive {
         }
         for rate in &mut self.rates[hold.caller] {
             rate.drain(self.steady_ms);
-            let reserved = hold.reserved.of(rate.unit);
+            let reserved = rate.asked(&hold.reserved, true);
             let charged = match (spent, rate.unit) {
                 (None, _) => 0,
                 (Some(_), Unit::Requests) => reserved,
@@ -225,6 +225,14 @@ impl Naive {
 }
 
 impl NaiveRate {
+    /// A request is one, also one that is free.
+    fn asked(&self, amounts: &Amounts, first: bool) -> u64 {
+        match (self.unit, first, amounts.requests) {
+            (Unit::Requests, true, 0) => 1,
+            _ => amounts.of(self.unit),
+        }
+    }
+
     fn drain(&mut self, steady_ms: u64) {
         let drained = i128::from(steady_ms - self.at_ms) * i128::from(self.pace.limit());
         self.level = (self.level - drained).max(0);

@@ -240,6 +240,28 @@ fn concurrency_and_rates_are_judged_with_the_budgets_in_one_step() {
 }
 
 #[test]
+fn free_request_is_rated_and_takes_a_seat_but_no_budget_counts_it() {
+    let mut book = Book::new(Grants::Needed);
+    let pace = Pace::new(60, 60_000, 2).unwrap();
+    let rates = &[Rate { unit: Unit::Requests, pace }];
+    let (owner, budgets) = (&subject("a"), &[budget(Unit::Requests, 1, "lifetime")]);
+    let cover = book.cover(&[Covering { owner, budgets, rates, concurrency: Some(1) }]);
+    let free = Amounts::default();
+    let first = take(&mut book, &cover, free, NOW_MS);
+    assert_eq!(refused(&mut book, &cover, free, NOW_MS).by, RefusedBy::Concurrency);
+    book.settle(first, &Spent::default()).unwrap();
+    let second = take(&mut book, &cover, free, NOW_MS);
+    assert_eq!(used(&mut book, &cover, NOW_MS), [0], "no budget counts it");
+    book.settle(second, &Spent::default()).unwrap();
+    let why = refused(&mut book, &cover, free, NOW_MS);
+    assert_eq!((why.by, why.wanted, why.retry_at_ms), (RefusedBy::Rate, 1, Some(NOW_MS + 1_000)));
+    let third = take(&mut book, &cover, free, NOW_MS + 1_000);
+    book.release(third).unwrap();
+    take(&mut book, &cover, free, NOW_MS + 1_000);
+    assert_eq!(book.used(owner).unwrap().requests, 0, "nor do reports");
+}
+
+#[test]
 fn grants_come_before_use_in_every_unit_and_die_with_their_window() {
     for (unit, window) in
         [(Unit::Requests, "lifetime"), (Unit::Tokens, "Hour@UTC"), (Unit::Usd, "rolling/1h")]

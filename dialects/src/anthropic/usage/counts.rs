@@ -118,7 +118,7 @@ impl Counts {
 }
 
 /// Which members of an object have been there; one that counts may be there once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Seen(u16);
 
 impl Seen {

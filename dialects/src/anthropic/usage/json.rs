@@ -10,7 +10,7 @@ use super::counts::{Seen, counts, model, stop_reason, type_of};
 use super::{Fault, Observed};
 use crate::facts::cursor::{Cursor, usual_key};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Watch {
     limit_bytes: usize,
     depth: u32,

@@ -14,8 +14,7 @@ const NAMES: &[&str] = &[
     "error",
 ];
 
-#[derive(Debug)]
-#[cfg_attr(test, derive(Clone, PartialEq))]
+#[derive(Debug, Clone)]
 pub(super) struct Watch {
     decoder: Decoder,
     started: bool,

@@ -9,7 +9,7 @@ use la_core::usage::Usage;
 
 use super::{OpenError, Probe, SEGMENT_BYTES, Setup, Step};
 use crate::ledger::state::{Shared, State};
-use crate::ledger::{Demand, Ledger, Reservation, ReserveError, Use};
+use crate::ledger::{Demand, Ledger, Reservation, ReserveError, Turns, Use};
 
 mod budgets;
 mod crashes;
@@ -33,7 +33,7 @@ fn after_power_cut(dir: &Path) -> Setup {
 
 fn open(setup: Setup) -> Result<Arc<Ledger>, OpenError> {
     let (shared, keeper) = super::open_with(setup, NOW_MS)?;
-    Ok(Arc::new(Ledger { shared, keeper: Mutex::new(Some(keeper)) }))
+    Ok(Arc::new(Ledger { shared, keeper: Mutex::new(Some(keeper)), turns: Turns::default() }))
 }
 
 fn subject(name: &str) -> Subject {
@@ -84,7 +84,7 @@ fn recovered(setup: &Setup, now_ms: u64) -> Ledger {
     let (_store, head, kept) = super::store::Store::open(&setup.dir).ok().unwrap();
     let book = super::recover::recover(setup, &head, &kept, now_ms).unwrap().book;
     let shared = Arc::new(Shared::new(State::new(book, None, u64::MAX)));
-    Ledger { shared, keeper: Mutex::new(None) }
+    Ledger { shared, keeper: Mutex::new(None), turns: Turns::default() }
 }
 
 /// Whether the keeper is between two jobs.

@@ -4,7 +4,6 @@ use la_core::usage::{InferenceGeo, ServiceTier, Speed, Terms};
 use serde_json::Value;
 
 use super::*;
-use crate::anthropic::usage::stream::Watch;
 
 /// Events by name and data.
 type Events<'a> = &'a [(&'a str, &'a str)];
@@ -88,34 +87,24 @@ fn json_answer_says_the_same_as_a_stream() {
         "cache_creation_input_tokens":10,"cache_read_input_tokens":5,"output_tokens":42,"service_tier":"standard",
         "cache_creation":{"ephemeral_5m_input_tokens":4,"ephemeral_1h_input_tokens":6},"inference_geo":"us","speed":"fast",
         "output_tokens_details":{"thinking_tokens":7},"server_tool_use":{"web_search_requests":2,"web_fetch_requests":1}}}"#;
-    let streamed = seen(EVENTS);
-    for parts in cuts(answer.as_bytes()).step_by(step()) {
-        let observed = json(&parts);
-        let same = Observed { emitted: observed.emitted, ..streamed.clone() };
-        assert_eq!(observed, same, "{:?}", parts.map(<[u8]>::len));
-    }
+    let observed = json(&[answer.as_bytes()]);
+    let same = Observed { emitted: observed.emitted, ..seen(EVENTS) };
+    assert_eq!(observed, same);
+    is_seen_at_every_cut(answer.as_bytes(), &Observer::for_json(1024), &same);
 }
 
-/// All cuts, if the whole proof is asked for; else one in many.
-fn step() -> usize {
-    if rounds(10) == 10 { 1 } else { 10 }
-}
-
-fn watch_of(text: &[u8]) -> Watch {
-    let mut watch = Watch::new(MAX_PART_BYTES);
-    watch.feed(text);
-    watch
-}
-
-/// After a cut and a second one anywhere behind it, a watch is in the very state in which it is after no cut at
-/// all. So whatever follows gives the same, and so does any number of further cuts.
-fn cuts_do_not_matter(text: &[u8]) {
-    let uncut: Vec<Watch> = (0..=text.len()).map(|end| watch_of(&text[..end])).collect();
-    for (begin, cut) in uncut.iter().enumerate().step_by(step()) {
-        for (end, expected) in uncut.iter().enumerate().skip(begin) {
-            let mut twice = cut.clone();
-            twice.feed(&text[begin..end]);
-            assert_eq!(&twice, expected, "cut at {begin} and {end}");
+/// Feeds `bytes` in three parts, cut at every two places; a tenth of the pairs, unless the whole proof is asked
+/// for. What the first part leaves behind is the same for all second cuts, and is only copied.
+fn is_seen_at_every_cut(bytes: &[u8], new: &Observer, expected: &Observed) {
+    let step = if rounds(10) == 10 { 1 } else { 10 };
+    for a in 0..=bytes.len() {
+        let mut first = new.clone();
+        first.feed(&bytes[..a]);
+        for b in (a + a % step..=bytes.len()).step_by(step) {
+            let mut observer = first.clone();
+            observer.feed(&bytes[a..b]);
+            observer.feed(&bytes[b..]);
+            assert_eq!(observer.so_far(), expected, "cut at {a} and {b}");
         }
     }
 }
@@ -133,8 +122,10 @@ fn any_line_end_and_any_two_cuts_give_the_same() {
             [("", "\n"), ("", "\r"), ("", "\r\n"), ("\u{feff}", "\n"), ("\u{feff}: x\n\n", "\r\n")]
         {
             let text = format!("{mark}{}", written(events, line_end));
-            assert_eq!(stream(&[text.as_bytes()]), expected, "{line_end:?}");
-            cuts_do_not_matter(text.as_bytes());
+            assert_eq!(stream(&[text.as_bytes()]), expected, "{mark:?} {line_end:?}");
+            is_seen_at_every_cut(text.as_bytes(), &Observer::for_stream(), &expected);
+            let single: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            assert_eq!(stream(&single), expected, "{line_end:?}: byte by byte");
         }
     }
     assert_eq!(seen(&broken).quality(), Quality::Partial);
