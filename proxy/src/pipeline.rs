@@ -92,7 +92,10 @@ async fn serve(
     let way = Way { worker, provider: &provider };
     let answered = forward::send(way, client, &mut admitted, Outgoing { head: &outgoing, body }).await;
     worker.buffers.give(outgoing);
-    let answered = answered?;
+    let answered = answered.inspect_err(|refusal| {
+        let status = refuse::answer(refusal, line.id).status().as_u16();
+        admitted.describe(&line.facts(status, refuse::reason(refusal).label(), None));
+    })?;
     if answered.head.status == 401 {
         worker.live.mark_unauthorized(&chosen.account);
     }

@@ -7,12 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use la_core::id::{Subject, TokenId};
+use la_core::price::Billed;
 use la_core::usage::Usage;
+use la_dialects::anthropic::usage::{Name, Observed, Quality};
 
 use super::metrics::Kind;
 use crate::clock;
 use crate::config::live::{AccountEntry, TokenEntry};
 use crate::listener::worker::{RequestId, Worker};
+use crate::usage_log::Facts;
 
 /// The status that is noted when the client went away before an answer began (as nginx does).
 const CLIENT_GONE: u16 = 499;
@@ -58,8 +61,28 @@ impl Line {
 
     /// Notes the model asked for.
     pub fn model(&mut self, model: &str) {
-        if self.worker.request_log {
-            self.model = Some(model.into());
+        self.model = Some(model.into());
+    }
+
+    /// What the usage log is to say of it: the answer's status, how it ended, what was observed.
+    pub fn facts<'a>(&'a self, status: u16, ending: &'a str, observed: Option<&'a Observed>) -> Facts<'a> {
+        let account = self.account.as_deref();
+        let quality = match observed.map_or(Quality::Unknown, Observed::quality) {
+            Quality::Complete => "complete",
+            Quality::Partial => "partial",
+            Quality::Unknown => "unknown",
+        };
+        Facts {
+            request_id: self.id.as_str(),
+            token: self.token.as_deref().map_or("", |token| token.id.as_str()),
+            provider: account.map(|account| &*account.provider),
+            account: account.map(|account| &*account.name),
+            model: self.model.as_deref(),
+            served_model: observed.and_then(|observed| observed.model.as_ref()).map(Name::as_str),
+            status,
+            ending,
+            quality,
+            billed: observed.and_then(|seen| seen.usage.map(|usage| Billed::new(&usage, &seen.terms))),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::ledger::{Demand, Ledger, Reservation, ReserveError};
 use crate::refuse::Refusal;
 use crate::surface::Operation;
+use crate::usage_log::Facts;
 
 use super::authenticate::Caller;
 
@@ -42,6 +43,13 @@ impl Admitted {
     /// Notes whether the vendor may have received the request.
     pub(super) fn set_sent(&mut self, sent: bool) {
         self.sent = sent;
+    }
+
+    /// What the usage log is to say of it when it is charged.
+    pub(super) fn describe(&mut self, facts: &Facts<'_>) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.describe(facts);
+        }
     }
 
     /// Settles it, to be written down before this thread waits. A second call does nothing.

@@ -188,7 +188,9 @@ impl Accounts {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let usage = self.observer.take().and_then(|observer| observer.finish().usage);
+        let observed = self.observer.take().map(Observer::finish);
+        let usage = observed.as_ref().and_then(|observed| observed.usage);
+        self.admitted.describe(&self.line.facts(self.status, outcome, observed.as_ref()));
         self.admitted.settle(usage.unwrap_or_default());
         self.line.conclude(self.status, outcome, usage.as_ref());
         self.worker.metrics.open_streams.dec();

@@ -22,3 +22,5 @@ mod paths;
 mod refusals;
 #[cfg(test)]
 mod stories;
+#[cfg(test)]
+mod usage_log;
