@@ -21,12 +21,12 @@ pub use book::{Admission, Book, Denied, Ended, Grants, HoldId, Settled, Spent, S
 pub use cover::{Cover, Covering};
 pub use limit::{
     Admits, Budget, BudgetSpec, CalendarSpec, Concurrency, ConcurrencySpec, Enforcement, LimitFault, Limits,
-    LimitsSpec, Rate, RateSpec, WindowSpec, check_budgets,
+    LimitsSpec, MAX_REQUESTS, Rate, RateSpec, WindowSpec, check_budgets,
 };
 pub use meter::Grant;
 pub use rate::Pace;
 pub use refusal::{Refused, RefusedBy};
-pub use saved::{SavedMeter, SavedOwner};
+pub use saved::{SavedBook, SavedMeter, SavedOwner, SavedPart};
 pub use window::{Every, Period, ROLLING_BUCKETS, Window, WindowError, Zone};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Unit;
-use crate::budget::Enforcement;
+use crate::budget::{Enforcement, Standing};
 use crate::id::Subject;
 use crate::token::{TokenError, VerifyingKey, open};
 use crate::usage::Usage;
@@ -44,6 +44,8 @@ pub struct Report {
     pub not_ready: Vec<String>,
     /// Objects that were left out of the snapshot, one sentence each.
     pub faults: Vec<String>,
+    /// What the process does without, one sentence each; it takes requests all the same.
+    pub degraded: Vec<String>,
     /// Every account of every provider.
     pub accounts: Vec<AccountReport>,
     /// Tokens with a text that is valid now.
@@ -123,6 +125,24 @@ pub struct BudgetUse {
     pub threshold: Option<u8>,
 }
 
+impl BudgetUse {
+    /// How a budget stands, for an owner who is told at these percentages of its limit.
+    pub fn new(standing: &Standing, thresholds: &[u8]) -> Self {
+        let Standing { name, unit, enforcement, used, limit, resets_at_ms, .. } = standing;
+        let percent = |amount: u64, percent: u8| u128::from(amount) * u128::from(percent);
+        let is_reached = |threshold: &u8| percent(*used, 100) >= percent(*limit, *threshold);
+        Self {
+            name: name.to_string(),
+            unit: *unit,
+            enforcement: *enforcement,
+            used: *used,
+            limit: *limit,
+            resets_at_ms: *resets_at_ms,
+            threshold: thresholds.iter().copied().filter(is_reached).max(),
+        }
+    }
+}
+
 /// Checks an admin credential for the pod `uid` at `now` (Unix seconds).
 ///
 /// # Errors
@@ -145,6 +165,33 @@ pub fn verify_admin(jwt: &str, keys: &[VerifyingKey], uid: &str, now: i64) -> Re
 mod tests {
     use super::*;
     use crate::token::SigningKey;
+
+    #[test]
+    fn highest_threshold_that_is_reached_is_told() {
+        let standing = |used, limit| Standing {
+            owner: Subject::of("gateway", "team", "agent").unwrap(),
+            name: "daily".into(),
+            unit: Unit::Usd,
+            enforcement: Enforcement::Hard,
+            used,
+            open: 0,
+            limit,
+            resets_at_ms: None,
+        };
+        for (used, limit, thresholds, reached) in [
+            (0, 10, &[50, 80][..], None),
+            (4, 10, &[50, 80], None),
+            (5, 10, &[80, 50], Some(50)),
+            (8, 10, &[50, 80], Some(80)),
+            (99, 10, &[50, 100, 80], Some(100)),
+            (u64::MAX, u64::MAX, &[100], Some(100)),
+            (u64::MAX - 1, u64::MAX, &[100], None),
+            (9, 10, &[], None),
+        ] {
+            let told = BudgetUse::new(&standing(used, limit), thresholds).threshold;
+            assert_eq!(told, reached, "{used} of {limit} with {thresholds:?}");
+        }
+    }
 
     #[test]
     fn admin_credential_is_good_for_one_pod_and_one_minute() {

@@ -68,8 +68,8 @@ impl Router {
         }
         let data_dir = DataDir::open(&settings.data_dir).map_err(Failure::runtime)?;
         let admin_listener = bind(settings.listen.admin)?;
-        let ledger =
-            Ledger::open_embedded(data_dir.path(), clock::unix_seconds()).map_err(Failure::runtime)?;
+        let ledger = Ledger::open_embedded(data_dir.path(), settings.usage_log, clock::unix_seconds())
+            .map_err(Failure::runtime)?;
         let metrics = Arc::new(Metrics::new());
         let tokens = open_tokens(&data_dir, &settings)?;
         let listeners = Listeners { ledger: ledger.clone(), metrics: metrics.clone() };

@@ -11,6 +11,8 @@ use crate::{forward, logs};
 
 mod beside;
 mod doctor;
+mod imported;
+mod ledger;
 mod quickstart;
 mod tokens;
 
@@ -28,6 +30,7 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Some(Command::Serve(args)) => serve(&args, &lookup),
         Some(Command::Quickstart(args)) => quickstart::run(&args, &lookup),
         Some(Command::Tokens(args)) => tokens::run(args.command, &lookup),
+        Some(Command::Ledger(args)) => ledger::run(args.command, &lookup),
         Some(Command::Doctor(args)) => doctor::run(&args, &lookup),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
@@ -57,4 +60,23 @@ fn say(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Columns that line up, under their heads.
+fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> String {
+    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
 }

@@ -12,10 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use la_core::amount::Amounts;
-use la_core::budget::{Book, Covering, Denied, Grants, HoldId, Refused, Settled, Spent, Standing};
+use la_core::budget::{
+    Book, Budget, Covering, Denied, Grants, HoldId, Refused, SavedBook, SavedOwner, Settled, Spent, Standing,
+};
 use la_core::id::Subject;
 use la_core::report::SubjectUsage;
 use la_core::usage::Usage;
+
+use crate::usage_log::{Facts, Keeping, Told, UsageLog};
 
 mod embedded;
 mod state;
@@ -83,15 +87,17 @@ pub struct Reservation {
     shared: Arc<Shared>,
     hold: Option<HoldId>,
     reserved: Amounts,
+    told: Option<Told>,
+    is_logged: bool,
 }
 
 impl Ledger {
-    /// Opens the ledger in `dir`, or makes one. `now` is in Unix seconds.
+    /// Opens the ledger in `dir`, or makes one, and the usage log beside it. `now` is in Unix seconds.
     ///
     /// # Errors
     /// When another process holds it, or a file cannot be read, is broken, or cannot be written.
-    pub fn open_embedded(dir: &Path, now: i64) -> Result<Arc<Self>, OpenError> {
-        let (shared, keeper) = embedded::open(dir, milliseconds(now))?;
+    pub fn open_embedded(dir: &Path, log: Keeping, now: i64) -> Result<Arc<Self>, OpenError> {
+        let (shared, keeper) = embedded::open(dir, log, milliseconds(now))?;
         Ok(Arc::new(Self { shared, keeper: Mutex::new(Some(keeper)), turns: Turns::default() }))
     }
 
@@ -117,6 +123,11 @@ impl Ledger {
         self.shared.with(|state| state.standings(covering, now_ms))
     }
 
+    /// How the budgets of one owner stand, used or not.
+    pub fn standings_of(&self, owner: &Subject, budgets: &[Budget], now_ms: u64) -> Vec<Standing> {
+        self.shared.with(|state| state.book.standings_of(owner, budgets, now_ms))
+    }
+
     /// Takes what a request demands out of all that covers it, or nothing. `now_ms` is in Unix milliseconds.
     ///
     /// # Errors
@@ -128,9 +139,10 @@ impl Ledger {
             Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(&self.shared, job)).await?,
             other => other.map_err(ReserveError::from)?,
         };
-        let Taken { hold, losses } = taken;
+        let Taken { hold, losses, is_logged } = taken;
         let shared = Arc::clone(&self.shared);
-        let reservation = Reservation { shared, hold: Some(hold), reserved: demand.amounts };
+        let reserved = demand.amounts;
+        let reservation = Reservation { shared, hold: Some(hold), reserved, told: None, is_logged };
         Unwritten { reservation: Some(reservation), losses }.written_down().await
     }
 
@@ -161,6 +173,23 @@ impl Ledger {
         drop(state);
         all.sort_by(|a, b| a.subject.cmp(&b.subject));
         all
+    }
+
+    /// Everything as it is now, once the usage log has been told of it.
+    pub fn saved(&self) -> SavedBook {
+        self.write_down();
+        self.shared.lock().saved()
+    }
+
+    /// Raises counts to those of `owners`, for whom nothing is open, and lowers none. The next start begins the
+    /// usage log anew, because no line tells of it. `now` is in Unix seconds.
+    pub fn raise_to(&self, owners: &[SavedOwner], now: i64) {
+        self.shared.with(|state| state.raise_to(owners, milliseconds(now)));
+    }
+
+    /// What keeps the usage log from being written, or what it lacks.
+    pub fn log_trouble(&self) -> Option<String> {
+        self.shared.lock().log.as_ref().and_then(UsageLog::trouble)
     }
 
     /// Says which subjects have a token or are pools now. Others are forgotten 30 days after their last use.
@@ -291,6 +320,16 @@ impl Reservation {
         &self.reserved
     }
 
+    /// Whether a usage log tells of it, and wants it described.
+    pub fn is_logged(&self) -> bool {
+        self.is_logged
+    }
+
+    /// What the usage log is to say of it when it is charged.
+    pub fn describe(&mut self, facts: &Facts<'_>) {
+        self.told = Some(facts.told());
+    }
+
     /// Ends it as a request that happened. Says what went beyond the reservation.
     pub fn settle(mut self, spent: &Spent) -> Settled {
         self.end(Some(spent))
@@ -300,7 +339,7 @@ impl Reservation {
     /// [`Ledger::write_down`], which the caller sees to. A crash before that charges the request as reserved.
     pub fn settle_soon(mut self, spent: &Spent) -> Settled {
         let Some(hold) = self.hold.take() else { return Settled::default() };
-        self.shared.with(|state| state.end(hold, Some(spent)))
+        self.shared.with(|state| state.end(hold, Some(spent), self.told.as_ref()))
     }
 
     /// Ends the reservation as a request that never went upstream.
@@ -311,7 +350,7 @@ impl Reservation {
     fn end(&mut self, spent: Option<&Spent>) -> Settled {
         let Some(hold) = self.hold.take() else { return Settled::default() };
         self.shared.with(|state| {
-            let settled = state.end(hold, spent);
+            let settled = state.end(hold, spent, self.told.as_ref());
             // A failure is the ledger's trouble from now on; memory knows of the end, and writes it later.
             let _ = state.write_down();
             settled

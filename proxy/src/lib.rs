@@ -25,3 +25,4 @@ pub mod settings;
 pub mod surface;
 pub mod tokens;
 pub mod upstream;
+pub mod usage_log;

@@ -23,7 +23,7 @@ mod resolve;
 mod settle;
 mod substitute;
 
-use admit::Covered;
+use admit::{Covered, Ended};
 use forward::{Outgoing, Way};
 use read::Content;
 
@@ -108,8 +108,12 @@ async fn serve(
     let answered = forward::send(way, client, &mut admitted, Outgoing { head: &outgoing, body }).await;
     worker.buffers.give(outgoing);
     let answered = answered.inspect_err(|refusal| {
-        let (outcome, unseen) = (settle::outcome_of(refusal), Observed::default());
-        line.unanswered(admitted.settle(outcome, &unseen, (&chosen.account, &provider.prices)));
+        let (outcome, seen) = (settle::outcome_of(refusal), &Observed::default());
+        let status = refuse::answer(refusal, line.id).status().as_u16();
+        let (account, prices) = (&chosen.account, &provider.prices);
+        let ended = Ended { outcome, status, seen, account, prices, line };
+        let settlement = admitted.settle(&ended);
+        line.unanswered(settlement);
     })?;
     if answered.head.status == 401 {
         worker.live.mark_unauthorized(&chosen.account);

@@ -12,6 +12,8 @@ use la_core::duration;
 use la_core::secret::Secret;
 use la_core::token::SigningKey;
 
+use crate::usage_log::{self, Keeping};
+
 mod args;
 mod dropped;
 mod forward;
@@ -19,8 +21,9 @@ mod lookup;
 mod upstream;
 
 pub use args::{
-    Command, CommandLine, CommonArgs, ForwardArgs, IssueArgs, ListenArgs, QuickstartArgs, ServeArgs,
-    TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand,
+    Command, CommandLine, CommonArgs, ForwardArgs, ImportArgs, IssueArgs, LedgerCommand, ListenArgs,
+    QuickstartArgs, RecomputeArgs, ServeArgs, TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand,
+    UsageLogArgs,
 };
 pub use forward::ForwardSettings;
 pub use lookup::{Found, Lookup};
@@ -37,6 +40,7 @@ pub struct ServeSettings {
     pub listen: ListenSettings,
     pub bounds: Bounds,
     pub access: AccessSettings,
+    pub usage_log: Keeping,
     pub logging: Logging,
     /// Said once at start.
     pub warnings: Vec<String>,
@@ -123,6 +127,7 @@ impl ServeSettings {
         let listen = listen(args, lookup, &mut judge);
         let bounds = bounds(args, lookup, &mut judge);
         let access = access(args, lookup, in_cluster, &mut judge);
+        let usage_log = usage_log(&args.usage_log, lookup, &mut judge);
         if switch(false, "DISABLE_ANTHROPIC_API", lookup, &mut judge) {
             judge
                 .faults
@@ -132,7 +137,8 @@ impl ServeSettings {
         if !judge.faults.is_empty() {
             return Err(judge.faults);
         }
-        Ok(Self { data_dir, source, listen, bounds, access, logging, warnings: judge.warnings })
+        let warnings = judge.warnings;
+        Ok(Self { data_dir, source, listen, bounds, access, usage_log, logging, warnings })
     }
 }
 
@@ -301,6 +307,25 @@ fn access(args: &ServeArgs, lookup: &Lookup, in_cluster: bool, judge: &mut Judge
         pod_uid: lookup.named("POD_UID").map(|found| found.text),
         metrics: !switch(args.disable_metrics, "DISABLE_METRICS", lookup, judge),
     }
+}
+
+fn usage_log(args: &UsageLogArgs, lookup: &Lookup, judge: &mut Judge) -> Keeping {
+    let default = usage_log::Bounds::default();
+    let is_on = lookup.find(("--usage-log", args.usage_log.as_deref()), "USAGE_LOG");
+    let is_on = judge.parse(is_on, "`on` or `off`", boolean).unwrap_or(true);
+    let max_bytes = ("--usage-log-max-bytes", args.usage_log_max_bytes.as_deref());
+    let max_bytes = lookup.find(max_bytes, "USAGE_LOG_MAX_BYTES");
+    let enough = |text: &str| text.parse().ok().filter(|bytes| *bytes >= usage_log::FEWEST_BYTES);
+    let max_bytes = judge.parse(max_bytes, "a whole number of at least 1048576", enough);
+    let max_age = ("--usage-log-max-age", args.usage_log_max_age.as_deref());
+    let max_age = lookup.find(max_age, "USAGE_LOG_MAX_AGE");
+    let enough = |text: &str| duration::parse(text).ok().filter(|age| *age >= usage_log::SHORTEST_AGE);
+    let max_age = judge.parse(max_age, "a duration of at least `1h`", enough);
+    let bounds = usage_log::Bounds {
+        max_bytes: max_bytes.unwrap_or(default.max_bytes),
+        max_age: max_age.unwrap_or(default.max_age),
+    };
+    if is_on { Keeping::On(bounds) } else { Keeping::Off }
 }
 
 fn address(text: &str) -> Option<IpAddr> {

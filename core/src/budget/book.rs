@@ -400,13 +400,16 @@ impl Book {
         owner
     }
 
-    fn meter(&mut self, owner: u32, unit: Unit, window: &Window) -> u32 {
-        let known = self.owners.get(owner).into_iter().flat_map(|owner| owner.meters.iter().copied());
-        let is_it = |place: &u32| {
+    fn known_meter(&self, owner: u32, unit: Unit, window: &Window) -> Option<u32> {
+        let mut known = self.owners.get(owner).into_iter().flat_map(|owner| owner.meters.iter().copied());
+        known.find(|place| {
             let meter = self.meters.get(*place).filter(|meter| meter.unit == unit);
             meter.and_then(|meter| self.clocks.get(meter.clock)).is_some_and(|clock| clock.window == *window)
-        };
-        if let Some(place) = known.into_iter().find(is_it) {
+        })
+    }
+
+    fn meter(&mut self, owner: u32, unit: Unit, window: &Window) -> u32 {
+        if let Some(place) = self.known_meter(owner, unit, window) {
             return place;
         }
         let clock = self.clocks.iter().find(|(_, clock)| clock.window == *window).map(|(place, _)| place);

@@ -19,7 +19,7 @@ const MOST: usize = 16;
 const MOST_NAME_CHARACTERS: usize = 63;
 
 /// The name of the budget that the short form `maxRequests` makes.
-const MAX_REQUESTS: &str = "maxRequests";
+pub const MAX_REQUESTS: &str = "maxRequests";
 
 /// Limits as they are written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use axum::extract::{Query, State, rejection::QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use la_core::duration;
+use la_core::report::Report;
 use serde::{Deserialize, Serialize};
 
 use super::answer::{Refusal, json};
@@ -34,7 +35,11 @@ pub(super) async fn status(State(admin): State<SharedAdmin>) -> Response {
 }
 
 pub(super) async fn usage(State(admin): State<SharedAdmin>) -> Response {
-    json(StatusCode::OK, &List { data: admin.status.ledger().usage_all() })
+    json(StatusCode::OK, &List { data: admin.status.usage((admin.now)()) })
+}
+
+pub(super) async fn ledger(State(admin): State<SharedAdmin>) -> Response {
+    json(StatusCode::OK, &admin.status.ledger().saved())
 }
 
 pub(super) async fn accounts(State(admin): State<SharedAdmin>) -> Response {
@@ -54,9 +59,10 @@ pub(super) async fn long_poll(
     let Some((revision, wait)) = wait else { return status(State(admin)).await };
     let mut waited = Duration::ZERO;
     loop {
-        let report = admin.status.report((admin.now)());
+        let now = (admin.now)();
+        let report = admin.status.report_without_usage(now);
         if report.revision != revision || waited >= wait {
-            return json(StatusCode::OK, &report);
+            return json(StatusCode::OK, &Report { usage: admin.status.usage(now), ..report });
         }
         let step = LOOK_EVERY.min(wait.saturating_sub(waited));
         tokio::time::sleep(step).await;

@@ -42,6 +42,7 @@ pub fn router(admin: &Arc<Admin>, trusted: bool) -> Router {
             .route("/status", get(report::status))
             .route("/v1/report", get(report::long_poll))
             .route("/v1/usage", get(report::usage))
+            .route("/v1/ledger", get(report::ledger))
             .route("/v1/accounts", get(report::accounts));
         if admin.tokens.is_some() {
             closed = closed

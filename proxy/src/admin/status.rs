@@ -1,9 +1,12 @@
 //! What the process reports of itself, with a revision that rises whenever anything but use changes.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use la_core::report::{LEDGER_REASON, Report};
+use la_core::budget::Budget;
+use la_core::id::Subject;
+use la_core::report::{BudgetUse, LEDGER_REASON, Report, SubjectUsage};
 
 use crate::config::feed::FeedState;
 use crate::config::live::LiveCell;
@@ -58,6 +61,41 @@ impl Status {
 
     /// The report at `now` (Unix seconds).
     pub fn report(&self, now: i64) -> Report {
+        Report { usage: self.usage(now), ..self.report_without_usage(now) }
+    }
+
+    /// What everybody has used, and how their budgets stand, at `now` (Unix seconds).
+    pub fn usage(&self, now: i64) -> Vec<SubjectUsage> {
+        let live = self.cell.load();
+        let mut owners: HashMap<&Subject, (&[Budget], &[u8])> = HashMap::new();
+        for token in live.tokens() {
+            owners.insert(&token.subject, (&token.limits.budgets, &token.thresholds));
+            let pools = token.pools.iter().map(|pool| (&pool.subject, (&*pool.budgets, &*pool.thresholds)));
+            owners.extend(pools);
+        }
+        let mut usage = self.ledger.usage_all();
+        for used in &mut usage {
+            let Some((budgets, thresholds)) = owners.get(&used.subject) else { continue };
+            used.budgets = self.budgets(&used.subject, budgets, thresholds, now);
+        }
+        usage
+    }
+
+    /// How the budgets of one owner stand at `now` (Unix seconds).
+    pub fn budgets(
+        &self,
+        owner: &Subject,
+        budgets: &[Budget],
+        thresholds: &[u8],
+        now: i64,
+    ) -> Vec<BudgetUse> {
+        let now_ms = u64::try_from(now).unwrap_or_default().saturating_mul(1_000);
+        let standings = self.ledger.standings_of(owner, budgets, now_ms);
+        standings.iter().map(|standing| BudgetUse::new(standing, thresholds)).collect()
+    }
+
+    /// The report without what changes with every request, at `now` (Unix seconds).
+    pub fn report_without_usage(&self, now: i64) -> Report {
         let live = self.cell.load();
         let snapshot = live.snapshot();
         let not_ready = self.not_ready();
@@ -69,6 +107,7 @@ impl Status {
             ready: not_ready.is_empty(),
             not_ready,
             faults: self.feed.faults(),
+            degraded: self.ledger.log_trouble().into_iter().collect(),
             accounts: live.accounts(now),
             live_tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
             usage: Vec::new(),
@@ -79,8 +118,6 @@ impl Status {
             report.revision = last.revision.saturating_add(1);
             last.clone_from(&report);
         }
-        drop(last);
-        report.usage = self.ledger.usage_all();
         report
     }
 
@@ -92,5 +129,82 @@ impl Status {
     /// Who has used what.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use la_core::amount::{Amounts, Unit};
+    use la_core::budget::{BudgetSpec, CalendarSpec, Enforcement, Every, LimitsSpec, Spent, WindowSpec};
+    use la_core::credential::Credentials;
+    use la_core::id::TokenId;
+    use la_core::snapshot::{IssuedId, PoolRecord, Snapshot, TokenRecord};
+
+    use super::*;
+    use crate::config::live::Live;
+    use crate::ledger::Demand;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn budget(name: &str, unit: Unit, limit: &str, window: WindowSpec) -> BudgetSpec {
+        let (name, limit) = (name.to_owned(), limit.to_owned());
+        let enforcement = Enforcement::Hard;
+        BudgetSpec { name, unit, limit, window, enforcement, allow_unbounded: false, allow_unpriced: false }
+    }
+
+    fn daily() -> WindowSpec {
+        let calendar = CalendarSpec { every: Every::Day, time_zone: "UTC".to_owned() };
+        WindowSpec { calendar: Some(calendar), rolling: None }
+    }
+
+    /// One token with a daily budget of $5 under a pool of 100 tokens.
+    fn snapshot() -> Snapshot {
+        let pool = Subject::of_pool("gateway", "team", "shared").unwrap();
+        let ids = vec![IssuedId {
+            id: TokenId::try_from("id-1".to_owned()).unwrap(),
+            not_before: 0,
+            not_after: i64::MAX,
+            revoked: false,
+        }];
+        let limits =
+            LimitsSpec { budgets: vec![budget("daily", Unit::Usd, "5", daily())], ..LimitsSpec::default() };
+        let token = TokenRecord {
+            subject: Subject::of("gateway", "team", "agent").unwrap(),
+            label: String::new(),
+            ids,
+            suspended: false,
+            limits: Arc::new(limits),
+            pools: vec![pool.clone()],
+            thresholds: vec![20, 50],
+        };
+        let budgets = vec![budget("all", Unit::Tokens, "100", WindowSpec::default())];
+        let pools = vec![PoolRecord { subject: pool, budgets, thresholds: vec![90] }];
+        Snapshot { tokens: vec![token], pools, ..Snapshot::empty("team/gateway") }
+    }
+
+    #[tokio::test]
+    async fn usage_tells_how_the_budgets_of_tokens_and_pools_stand() {
+        let live = Live::build(snapshot(), &Credentials::default(), &|_| Err(String::new()));
+        let (cell, ledger) = (LiveCell::new(live), Ledger::memory());
+        let status = Status::new(cell.clone(), ledger.clone(), Arc::default(), NOW);
+        assert_eq!(status.usage(NOW), [], "nobody has used anything");
+        let live = cell.load();
+        let token = live.tokens().next().unwrap();
+        let amounts = Amounts { requests: 1, tokens: 95, nano_usd: 1_500_000_000 };
+        let demand = Demand { covering: &token.covering(), amounts };
+        let reservation = ledger.reserve(&demand, 1_800_000_000_000).await.unwrap();
+        reservation.settle(&Spent { amounts, ..Spent::default() });
+        let told = |budget: &BudgetUse| {
+            (budget.name.clone(), budget.used, budget.limit, budget.resets_at_ms, budget.threshold)
+        };
+        let usage = status.usage(NOW);
+        let [agent, pool] = usage.as_slice() else { panic!("{usage:?}") };
+        let [all] = pool.budgets.as_slice() else { panic!("{pool:?}") };
+        assert_eq!(told(all), ("all".to_owned(), 95, 100, None, Some(90)));
+        let [daily] = agent.budgets.as_slice() else { panic!("{agent:?}") };
+        let midnight = Some(1_800_057_600_000);
+        assert_eq!(told(daily), ("daily".to_owned(), 1_500_000_000, 5_000_000_000, midnight, Some(20)));
+        let later = status.budgets(&token.subject, &token.limits.budgets, &token.thresholds, NOW + 86_400);
+        assert_eq!((later[0].used, later[0].threshold), (0, None), "the day is over");
     }
 }

@@ -177,6 +177,8 @@ fn shown(admin: &SharedAdmin, record: &Record) -> Shown {
     // A manifest may have changed its limit since the text was minted.
     if let Some(entry) = admin.status.cell().load().token(&record.id) {
         shown.max_requests = entry.max_requests();
+        let budgets = &entry.limits.budgets;
+        shown.budgets = admin.status.budgets(&entry.subject, budgets, &entry.thresholds, (admin.now)());
     }
     shown
 }

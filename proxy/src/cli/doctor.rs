@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::settings::{Lookup, ServeArgs, ServeSettings, SourceSettings};
 use crate::upstream::connector::connect;
 use crate::upstream::endpoint::Endpoint;
+use crate::usage_log::Keeping;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -99,7 +100,7 @@ fn data_dir(settings: &ServeSettings, served: bool, findings: &mut Findings) {
         Err(error) => return findings.bad(error.to_string()),
     };
     findings.good(format!("data folder {path}: can be written"));
-    match Ledger::open_embedded(data_dir.path(), clock::unix_seconds()) {
+    match Ledger::open_embedded(data_dir.path(), Keeping::Owed, clock::unix_seconds()) {
         Err(error) => findings.bad(error.to_string()),
         Ok(ledger) => match ledger.close() {
             Ok(()) => findings.good(format!("ledger: {} tokens have used it", ledger.usage_all().len())),

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
+use la_core::budget::MAX_REQUESTS;
 use la_core::id::Subject;
+use la_core::report::BudgetUse;
 use la_core::secret::Secret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +18,7 @@ use crate::data_dir::DataDir;
 use crate::ledger::Ledger;
 use crate::settings::{self, Judge, Lookup, TokenAccessArgs, TokensCommand};
 use crate::tokens::{Record, Shown, Signing, StoreError, TokenStore};
+use crate::usage_log::Keeping;
 
 /// Runs one token command.
 pub(super) fn run(command: TokensCommand, lookup: &Lookup) -> Result<(), Failure> {
@@ -26,7 +29,7 @@ pub(super) fn run(command: TokensCommand, lookup: &Lookup) -> Result<(), Failure
             let token = Office::open(&args.access, lookup)?.issue(request)?;
             say(&format!("{}\n", token.expose()))
         }
-        TokensCommand::List(args) => say(&table(&Office::open(&args, lookup)?.list()?)),
+        TokensCommand::List(args) => say(&list(&Office::open(&args, lookup)?.list()?)),
         TokensCommand::Show(args) => {
             let shown = Office::open(&args.access, lookup)?.one(&args.id, Act::Show)?;
             let text = serde_json::to_string_pretty(&shown).map_err(|e| Failure::Runtime(e.to_string()))?;
@@ -134,7 +137,7 @@ impl Office {
 impl Files {
     fn shown(&self, records: &[Record]) -> Result<Vec<Shown>, Failure> {
         let path = self.data_dir.path();
-        let ledger = Ledger::open_embedded(path, clock::unix_seconds())
+        let ledger = Ledger::open_embedded(path, Keeping::Owed, clock::unix_seconds())
             .map_err(|e| Failure::Runtime(e.to_string()))?;
         let used = |subject: Subject| ledger.usage(&subject).map_or(0, |used| used.settled);
         let shown = records.iter().map(|record| record.shown(record.subject().map_or(0, used))).collect();
@@ -175,42 +178,52 @@ fn unknown(id: &str) -> Failure {
     failure(&StoreError::Unknown(id.to_owned()))
 }
 
-fn table(tokens: &[Shown]) -> String {
-    let time =
-        |seconds| jiff::Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |t| t.to_string());
-    let head = ["ID", "ISSUED", "EXPIRES", "REVOKED", "REQUESTS", "NAME", "LABEL"].map(str::to_owned);
+fn list(tokens: &[Shown]) -> String {
+    let head = ["ID", "ISSUED", "EXPIRES", "REVOKED", "REQUESTS", "BUDGETS", "NAME", "LABEL"];
     let rows = tokens.iter().map(|token| {
         let most = token.max_requests.map_or_else(|| "-".to_owned(), |most| most.to_string());
         [
             token.id.clone(),
-            time(token.issued_at),
-            time(token.expires_at),
+            time(token.issued_at.saturating_mul(1_000)),
+            time(token.expires_at.saturating_mul(1_000)),
             if token.revoked { "yes" } else { "no" }.to_owned(),
             format!("{}/{most}", token.used_requests),
+            budgets(&token.budgets),
             token.name.clone(),
             token.label.clone(),
         ]
     });
-    let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+    super::table(head, rows.collect())
+}
+
+/// Use and limit of each budget, and when its window ends; the short form's is a column of its own.
+fn budgets(budgets: &[BudgetUse]) -> String {
+    let others = budgets.iter().filter(|budget| budget.name != MAX_REQUESTS);
+    let each = others.map(|BudgetUse { name, unit, used, limit, resets_at_ms, .. }| {
+        let until = resets_at_ms.map(|at| format!(" until {}", time(i64::try_from(at).unwrap_or(i64::MAX))));
+        format!("{name} {}/{} {unit}{}", unit.text(*used), unit.text(*limit), until.unwrap_or_default())
+    });
+    let each: Vec<_> = each.collect();
+    if each.is_empty() { "-".to_owned() } else { each.join(", ") }
+}
+
+/// Unix milliseconds, to the second.
+fn time(milliseconds: i64) -> String {
+    let timestamp = jiff::Timestamp::from_millisecond(milliseconds);
+    timestamp.map_or_else(|_| "?".to_owned(), |timestamp| format!("{timestamp:.0}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use la_core::amount::Unit;
+    use la_core::budget::Enforcement;
+
     use super::*;
+
+    fn budget(name: &str, unit: Unit, (used, limit): (u64, u64), resets_at_ms: Option<u64>) -> BudgetUse {
+        let (name, enforcement) = (name.to_owned(), Enforcement::Hard);
+        BudgetUse { name, unit, enforcement, used, limit, resets_at_ms, threshold: None }
+    }
 
     #[test]
     fn list_has_columns_that_line_up() {
@@ -223,9 +236,15 @@ mod tests {
             revoked: true,
             max_requests: Some(9),
             used_requests: 2,
+            budgets: vec![
+                budget(MAX_REQUESTS, Unit::Requests, (2, 9), None),
+                budget("daily", Unit::Usd, (1_250_000_000, 5_000_000_000), Some(3_600_000)),
+            ],
         };
-        let expected = "ID    ISSUED                EXPIRES               REVOKED  REQUESTS  NAME        LABEL\n\
-                        id-1  1970-01-01T00:00:00Z  1970-01-01T01:00:00Z  yes      2/9       local/id-1  laptop\n";
-        assert_eq!(table(&[token]), expected);
+        let expected = "\
+ID    ISSUED                EXPIRES               REVOKED  REQUESTS  BUDGETS                                      NAME        LABEL
+id-1  1970-01-01T00:00:00Z  1970-01-01T01:00:00Z  yes      2/9       daily 1.25/5 USD until 1970-01-01T01:00:00Z  local/id-1  laptop
+";
+        assert_eq!(list(&[token]), expected);
     }
 }

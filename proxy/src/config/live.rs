@@ -169,6 +169,11 @@ impl Live {
         self.tokens.get(id)
     }
 
+    /// Every minted text.
+    pub fn tokens(&self) -> impl Iterator<Item = &Arc<TokenEntry>> {
+        self.tokens.values()
+    }
+
     /// The provider of the first route that takes `model`.
     pub fn provider_for(&self, model: &str) -> Option<&Arc<ProviderEntry>> {
         let route =

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::state::{Shared, State};
+use crate::usage_log::Keeping;
 use keeper::Keeper;
 use recover::Recovered;
 use segment::{Segment, Unreadable};
@@ -18,6 +19,7 @@ use store::{Head, Store, Unusable};
 
 mod earlier;
 mod keeper;
+mod owed;
 pub(super) mod record;
 mod recover;
 pub(super) mod segment;
@@ -108,6 +110,7 @@ struct Setup {
     /// This boot of the machine; empty when unknown, which then counts as another boot.
     boot: String,
     segment_bytes: u64,
+    log: Keeping,
     probe: Probe,
 }
 
@@ -115,22 +118,25 @@ struct Setup {
 pub(super) type KeeperHandle = JoinHandle<Result<(), String>>;
 
 /// Opens the ledger in `dir`, or makes one, and starts its keeper.
-pub(super) fn open(dir: &Path, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
+pub(super) fn open(dir: &Path, log: Keeping, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
     let boot = fs::read_to_string(BOOT_ID_FILE).unwrap_or_default().trim().to_owned();
     let probe: Probe = Arc::new(|_| Ok(()));
-    open_with(Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, probe }, now_ms)
+    open_with(Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, log, probe }, now_ms)
 }
 
 fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
     let dir = setup.dir.as_path();
     fs::create_dir_all(dir).map_err(io_at(dir))?;
     let lock = lock(dir)?;
-    let (store, Recovered { mut book, last_segment, is_durable }) = load(&setup, now_ms)?;
+    let (store, recovered) = load(&setup, now_ms)?;
+    // Before the checkpoint: until then the journal can say again what the log lacks.
+    let log = owed::settled(&setup, &recovered, now_ms)?;
+    let Recovered { mut book, entries, last_segment, is_durable, .. } = recovered;
 
     // The next segment is there before the checkpoint that refers to it, and the old segments go after it.
     let segment = next_segment(dir, last_segment, is_durable && store.is_some())?;
     let number = segment.number();
-    let head = Head { segment: number, clean: false, boot: setup.boot.clone() };
+    let head = Head { segment: number, entries, clean: false, boot: setup.boot.clone() };
     let store = match store {
         Some(store) => store.checkpoint(&head, &book.save(false), &[]).map(|()| store),
         None => Store::replace(dir, &head, &book.save(true)),
@@ -139,7 +145,9 @@ fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), O
         store.map_err(|error| OpenError::Io { path: store::path(dir), source: io::Error::other(error) })?;
     sweep(dir, number);
 
-    let shared = Arc::new(Shared::new(State::new(book, Some(segment), setup.segment_bytes)));
+    let mut state = State::new(book, Some(segment), setup.segment_bytes);
+    (state.log, state.entries) = (log, entries);
+    let shared = Arc::new(Shared::new(state));
     let path = setup.dir.clone();
     let keeper = Keeper::new(Arc::clone(&shared), setup, store, lock);
     let thread = std::thread::Builder::new().name("la-ledger".to_owned()).spawn(move || keeper.run());

@@ -5,13 +5,17 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use la_core::amount::Amounts;
-use la_core::budget::{Book, Cover, Covering, Denied, HoldId, Settled, Spent, Standing};
+use la_core::budget::{
+    Book, Cover, Covering, Denied, HoldId, SavedBook, SavedOwner, SavedPart, Settled, Spent, Standing,
+    Taken as Part,
+};
 use la_core::id::Subject;
 use tokio::sync::Notify;
 
 use super::Demand;
 use super::embedded::record::Batch;
 use super::embedded::segment::Segment;
+use crate::usage_log::{Charge, Told, UsageLog};
 
 /// How long use outlives the token and the last request of a subject: 30 days, in milliseconds.
 pub(super) const REMEMBERED_MS: u64 = 30 * 86_400 * 1_000;
@@ -33,6 +37,10 @@ pub(super) struct State {
     pub(super) book: Book,
     /// Where reservations are recorded; none in memory.
     pub(super) segment: Option<Segment>,
+    /// Where charges are told, if anywhere.
+    pub(super) log: Option<UsageLog>,
+    /// Requests that were ever charged.
+    pub(super) entries: u64,
     /// What the open segment knows of every meter, by place: its own number, and the period.
     named: Vec<(u64, u64)>,
     /// Records for the segment that the kernel does not have yet.
@@ -67,6 +75,8 @@ pub(super) struct Taken {
     pub(super) hold: HoldId,
     /// How often records had been lost when it did.
     pub(super) losses: u64,
+    /// Whether a usage log will tell of it.
+    pub(super) is_logged: bool,
 }
 
 /// Why nothing was taken yet.
@@ -81,6 +91,8 @@ impl State {
         Self {
             book,
             segment,
+            log: None,
+            entries: 0,
             named: Vec::new(),
             unwritten,
             losses: 0,
@@ -107,8 +119,8 @@ impl State {
         let reserved = self.book.reserve(&self.cover, &demand.amounts, now_ms);
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         let hold = reserved.map_err(Refusal::Denied)?.hold;
-        self.record_taken(&demand.amounts);
-        Ok(Taken { hold, losses: self.losses })
+        self.record_taken(hold, &demand.amounts);
+        Ok(Taken { hold, losses: self.losses, is_logged: self.log.is_some() })
     }
 
     /// Takes more for an open request and records it, or does neither.
@@ -118,14 +130,17 @@ impl State {
         let raised = self.book.raise(hold, &self.cover, &demand.amounts, now_ms);
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         raised.map_err(Refusal::Denied)?;
-        self.record_taken(&demand.amounts);
+        self.record_taken(hold, &demand.amounts);
         // What could not be recorded stays taken in memory: there is no next attempt, and the request ends.
         self.write_down().map_err(Refusal::Unavailable)
     }
 
     /// Ends a request as `spent`, or as one that never went upstream. When that cannot be recorded, memory has
-    /// it, and the next checkpoint writes it.
-    pub(super) fn end(&mut self, hold: HoldId, spent: Option<&Spent>) -> Settled {
+    /// it, and the next checkpoint writes it. `told` is what the usage log is to say of it besides.
+    pub(super) fn end(&mut self, hold: HoldId, spent: Option<&Spent>, told: Option<&Told>) -> Settled {
+        if let Some(spent) = spent {
+            self.log_charge(hold, spent, told);
+        }
         let (book, batch) = (&self.book, &mut self.unwritten);
         let amounts = spent.map(|spent| &spent.amounts);
         if let (Some(segment), None) = (&self.segment, &self.trouble) {
@@ -138,9 +153,9 @@ impl State {
             match (spent, book.caller(hold)) {
                 (Some(spent), Some(caller)) => {
                     name(book, batch, &mut self.named, number, caller);
-                    batch.settle(caller, spent, ending, period_of);
+                    batch.settle((hold.number(), caller), spent, ending, period_of);
                 }
-                _ => batch.release(ending, period_of),
+                _ => batch.release(hold.number(), ending, period_of),
             }
         }
         let settled = match spent {
@@ -152,6 +167,30 @@ impl State {
         };
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         settled
+    }
+
+    /// Everything as it is now.
+    pub(super) fn saved(&self) -> SavedBook {
+        let held = self.book.open_holds().flat_map(|(_, parts)| parts);
+        SavedBook {
+            version: SavedBook::VERSION,
+            entries: self.entries,
+            at_ms: self.book.latest_ms(),
+            owners: self.book.saved().collect(),
+            held: held.filter_map(|part| named(&self.book, part)).collect(),
+        }
+    }
+
+    /// Raises counts to those of `owners`.
+    pub(super) fn raise_to(&mut self, owners: &[SavedOwner], now_ms: u64) {
+        for owner in owners {
+            let known = self.book.saved().find(|known| known.subject == owner.subject);
+            let mut raised = known.unwrap_or_else(|| SavedOwner::new(owner.subject.clone()));
+            raised.raise_to(owner);
+            self.book.restore(&raised);
+        }
+        self.book.see(&owners.iter().map(|owner| owner.subject.clone()).collect(), now_ms);
+        self.entries += 1;
     }
 
     /// How the budgets of some owners stand.
@@ -196,13 +235,51 @@ impl State {
     }
 
     /// Records what was just taken under the cover that was judged last.
-    fn record_taken(&mut self, amounts: &Amounts) {
+    fn record_taken(&mut self, hold: HoldId, amounts: &Amounts) {
         let (Some(segment), None) = (&self.segment, &self.trouble) else { return };
         let (book, batch, number) = (&self.book, &mut self.unwritten, segment.number());
         for taken in book.taken(&self.cover, amounts) {
             name(book, batch, &mut self.named, number, taken.meter);
         }
-        batch.reserve(book.taken(&self.cover, amounts));
+        batch.reserve(hold.number(), book.taken(&self.cover, amounts));
+    }
+
+    /// Numbers the charge, and tells it to the log.
+    fn log_charge(&mut self, hold: HoldId, spent: &Spent, told: Option<&Told>) {
+        let Some(reserved) = self.book.reserved(hold).copied() else { return };
+        self.entries += 1;
+        let Some(log) = &mut self.log else { return };
+        let mut owners = self.book.owners_of(hold);
+        let Some(subject) = owners.next() else { return };
+        let parts = self.book.ending(hold, Some(&spent.amounts));
+        let charge = Charge {
+            number: self.entries,
+            time_ms: self.book.latest_ms(),
+            subject,
+            pools: owners.collect(),
+            reserved,
+            spent: *spent,
+            cost_nano_usd: spent.amounts.nano_usd,
+            parts: parts.filter_map(|ended| self.book.named(&ended)).collect(),
+            late: None,
+        };
+        log.push(&charge, told);
+    }
+
+    /// Names the requests that are open in the segment, for whoever reads it without those before.
+    pub(super) fn record_holds(&mut self) {
+        let Some(segment) = &self.segment else { return };
+        let (book, batch, number) = (&self.book, &mut self.unwritten, segment.number());
+        if book.open_holds().next().is_none() {
+            return;
+        }
+        batch.holds();
+        for (hold, parts) in book.open_holds() {
+            for part in parts {
+                name(book, batch, &mut self.named, number, part.meter);
+            }
+            batch.hold(hold, parts, |place| book.period_of(place));
+        }
     }
 
     /// Writes down what a reservation of before needs to be kept.
@@ -211,8 +288,17 @@ impl State {
         if losses == self.losses { Ok(()) } else { Err("its record could not be written".to_owned()) }
     }
 
-    /// Hands every record to the kernel in one write.
+    /// Hands every record to the kernel in one write, then every line of the usage log.
     pub(super) fn write_down(&mut self) -> Result<(), String> {
+        self.write_records()?;
+        // While records are missing, the log waits: it must never know more than the journal.
+        if let (Some(log), None) = (&mut self.log, &self.trouble) {
+            self.wake |= log.write_down(self.book.latest_ms());
+        }
+        Ok(())
+    }
+
+    fn write_records(&mut self) -> Result<(), String> {
         let (Some(segment), false) = (&mut self.segment, self.unwritten.as_bytes().is_empty()) else {
             return Ok(());
         };
@@ -239,6 +325,10 @@ impl State {
         self.unwritten.clear(segment.seed());
         self.segment.replace(segment)
     }
+}
+
+fn named(book: &Book, part: &Part) -> Option<SavedPart> {
+    book.named(&la_core::budget::Ended { taken: *part, charged: 0 })
 }
 
 /// Writes down which meter is at a place and in which period, where the segment lacks it. What was named in

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use la_core::id::{Subject, TokenId};
+use la_dialects::anthropic::usage::Name;
 
 use super::metrics::Kind;
 use super::settlement::{Settlement, quality_label};
 use crate::clock;
 use crate::config::live::{AccountEntry, TokenEntry};
 use crate::listener::worker::{RequestId, Worker};
+use crate::usage_log::Facts;
 
 /// The status that is noted when the client went away before an answer began (as nginx does).
 const CLIENT_GONE: u16 = 499;
@@ -61,8 +63,22 @@ impl Line {
 
     /// Notes the model asked for.
     pub fn model(&mut self, model: &str) {
-        if self.worker.request_log {
-            self.model = Some(model.into());
+        self.model = Some(model.into());
+    }
+
+    /// What the usage log is to say of it: the answer's status, and what it came to.
+    pub fn facts<'a>(&'a self, status: u16, settlement: &'a Settlement) -> Facts<'a> {
+        Facts {
+            request_id: self.id.as_str(),
+            token: self.token.as_deref().map_or("", |token| token.id.as_str()),
+            provider: Some(&*settlement.account.provider),
+            account: Some(&*settlement.account.name),
+            model: self.model.as_deref(),
+            served_model: settlement.model.as_ref().map(Name::as_str),
+            status,
+            ending: settlement.outcome.label(),
+            quality: quality_label(settlement.quality),
+            billed: settlement.billed,
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use la_core::amount::Amounts;
 use la_core::budget::Spent;
-use la_core::usage::{Terms, Usage};
+use la_core::price::Billed;
+use la_core::usage::Usage;
 use la_dialects::anthropic::usage::{Name, Quality};
 
 use crate::config::live::AccountEntry;
@@ -51,8 +52,6 @@ pub struct Settlement {
     pub quality: Quality,
     /// What the vendor reported last, if anything.
     pub usage: Option<Usage>,
-    /// What else the vendor said that decides the price.
-    pub terms: Terms,
     /// The model that the vendor says it ran.
     pub model: Option<Name>,
     /// The account it ran on, and its provider.
@@ -61,6 +60,8 @@ pub struct Settlement {
     pub reserved: Amounts,
     /// What its budgets are charged, and the tokens of that by kind.
     pub charged: Spent,
+    /// What decides its cost, where the vendor counted it.
+    pub billed: Option<Billed>,
     /// What it cost, if a price is known.
     pub cost_nano_usd: Option<u64>,
     /// What was charged beyond the reservation.

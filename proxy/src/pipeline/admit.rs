@@ -15,6 +15,7 @@ use crate::config::live::{AccountEntry, TokenEntry};
 use crate::ledger::{Reservation, ReserveError, Turn};
 use crate::listener::client::Client;
 use crate::listener::worker::Worker;
+use crate::observe::line::Line;
 use crate::observe::metrics::Metrics;
 use crate::observe::settlement::{Outcome, Settlement};
 use crate::refuse::{Limited, Refusal};
@@ -44,6 +45,19 @@ pub(super) struct Covered<'a> {
     pub(super) token: &'a TokenEntry,
     /// Its own limits, then its pools'.
     pub(super) covering: &'a [Covering<'a>],
+}
+
+/// How a request ended.
+#[derive(Clone, Copy)]
+pub(super) struct Ended<'a> {
+    pub(super) outcome: Outcome,
+    /// The status of the answer that the client gets.
+    pub(super) status: u16,
+    /// What was seen of the vendor's answer.
+    pub(super) seen: &'a Observed,
+    pub(super) account: &'a Arc<AccountEntry>,
+    pub(super) prices: &'a price::Book,
+    pub(super) line: &'a Line,
 }
 
 /// Admits a request that was `measured`, or one that is free.
@@ -102,38 +116,37 @@ impl Admitted {
 
     /// Settles it, to be written down before this thread waits, and says what it came to; nothing for a request
     /// that is free, and in a second call.
-    pub(super) fn settle(
-        &mut self,
-        outcome: Outcome,
-        seen: &Observed,
-        (account, prices): (&Arc<AccountEntry>, &price::Book),
-    ) -> Option<Settlement> {
-        let reservation = self.reservation.take()?;
+    pub(super) fn settle(&mut self, ended: &Ended<'_>) -> Option<Settlement> {
+        let mut reservation = self.reservation.take()?;
         let _turn = self.turn.take();
-        let outcome = if self.sent { outcome } else { Outcome::Unsent };
+        let Ended { seen, prices, .. } = *ended;
+        let outcome = if self.sent { ended.outcome } else { Outcome::Unsent };
         let Some(measured) = self.measured else {
             end(reservation, outcome, &Spent::default());
             return None;
         };
         let served = seen.model.as_ref().and_then(|model| prices.model(model.as_str()).ok());
         let charge = charge(&measured, outcome, seen, served.map(|model| model.price));
-        let Charge { spent: charged, quality, cost_nano_usd, is_implausible } = charge;
-        let settled = end(reservation, outcome, &charged);
-        // Without bounds nothing but the request was reserved, and nothing is over it.
-        let overrun = measured.bounds.map_or(Amounts::default(), |_| settled.overrun);
-        let settlement = Settlement {
+        let Charge { spent: charged, quality, billed, cost_nano_usd, is_implausible } = charge;
+        let mut settlement = Settlement {
             outcome,
             quality,
             usage: seen.usage,
-            terms: seen.terms,
             model: seen.model,
-            account: Arc::clone(account),
+            account: Arc::clone(ended.account),
             reserved: measured.amounts,
             charged,
+            billed,
             cost_nano_usd,
-            overrun,
+            overrun: Amounts::default(),
             is_implausible,
         };
+        if reservation.is_logged() {
+            reservation.describe(&ended.line.facts(ended.status, &settlement));
+        }
+        let settled = end(reservation, outcome, &charged);
+        // Without bounds nothing but the request was reserved, and nothing is over it.
+        settlement.overrun = measured.bounds.map_or(Amounts::default(), |_| settled.overrun);
         self.metrics.settled(&settlement);
         Some(settlement)
     }

@@ -22,7 +22,7 @@ use crate::observe::metrics::{Failure, Kind};
 use crate::observe::settlement::Outcome;
 use crate::refuse::{self, Ending};
 
-use super::admit::Admitted;
+use super::admit::{Admitted, Ended};
 use super::disclose;
 use super::forward::Answered;
 
@@ -195,10 +195,17 @@ impl Accounts {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let seen = self.observer.take().map(Observer::finish);
+        let seen = &self.observer.take().map(Observer::finish);
         let outcome = outcome_of(self.status, outcome, seen.as_ref());
-        let charged_at = (&self.account, &self.provider.prices);
-        let settlement = self.admitted.settle(outcome, &seen.unwrap_or_default(), charged_at);
+        let unseen = Observed::default();
+        let settlement = self.admitted.settle(&Ended {
+            outcome,
+            status: self.status,
+            seen: seen.as_ref().unwrap_or(&unseen),
+            account: &self.account,
+            prices: &self.provider.prices,
+            line: &self.line,
+        });
         self.line.conclude(self.status, outcome.label(), settlement.as_ref());
         self.worker.metrics.open_streams.dec();
         self.seat.leave_request();

@@ -34,6 +34,8 @@ pub(super) struct Charge {
     pub(super) spent: Spent,
     /// How far that is known.
     pub(super) quality: Quality,
+    /// What decides its cost, where the vendor counted it.
+    pub(super) billed: Option<Billed>,
     /// What it cost, if a price is known.
     pub(super) cost_nano_usd: Option<u64>,
     /// Whether the vendor's counts could not be believed.
@@ -90,7 +92,7 @@ impl Bill<'_> {
     fn nothing(&self, requests: u64) -> Charge {
         let spent = Spent { amounts: Amounts::of_requests(requests), tokens: Usage::default() };
         let cost_nano_usd = self.price.map(|_| 0);
-        Charge { spent, quality: Quality::Complete, cost_nano_usd, is_implausible: false }
+        Charge { spent, quality: Quality::Complete, billed: None, cost_nano_usd, is_implausible: false }
     }
 
     /// What the vendor counted.
@@ -99,7 +101,8 @@ impl Bill<'_> {
         let cost_nano_usd = self.price.map(|price| price::cost_nano_usd(&billed, &price));
         let tokens = usage.total_input().saturating_add(usage.output_tokens);
         let amounts = Amounts { requests: 1, tokens, nano_usd: cost_nano_usd.unwrap_or_default() };
-        Charge { spent: Spent { amounts, tokens: usage }, quality, cost_nano_usd, is_implausible: false }
+        let spent = Spent { amounts, tokens: usage };
+        Charge { spent, quality, billed: Some(billed), cost_nano_usd, is_implausible: false }
     }
 
     /// What was counted of an answer that ended early, and what can have been said beyond it.
@@ -141,7 +144,7 @@ impl Bill<'_> {
         let amounts = Amounts { requests: 1, tokens, nano_usd: cost_nano_usd.unwrap_or_default() };
         let Bounds { input_tokens, output_tokens, .. } = bounds;
         let spent = Spent { amounts, tokens: Usage { input_tokens, output_tokens, ..Usage::default() } };
-        Charge { spent, quality: Quality::Unknown, cost_nano_usd, is_implausible: false }
+        Charge { spent, quality: Quality::Unknown, billed: None, cost_nano_usd, is_implausible: false }
     }
 
     /// Whether the counts are more than a request within the bounds can have used.

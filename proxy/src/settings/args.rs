@@ -27,6 +27,8 @@ pub enum Command {
     Quickstart(QuickstartArgs),
     /// Issue, list, show, revoke and expire tokens.
     Tokens(TokensArgs),
+    /// Count the ledger again from the usage log, replay other prices, export and import.
+    Ledger(LedgerArgs),
     /// Check configuration, data folder, credentials, keys, ports and upstream.
     Doctor(Box<ServeArgs>),
     /// Print a completion script for a shell.
@@ -64,6 +66,8 @@ pub struct ServeArgs {
     pub bounds: BoundsArgs,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub usage_log: UsageLogArgs,
 }
 
 /// Where the configuration comes from, when not from flags.
@@ -131,6 +135,20 @@ pub struct BoundsArgs {
     /// Whether each request gets a log line [env: REQUEST_LOG] [default: true]
     #[arg(long, value_name = "BOOL")]
     pub request_log: Option<String>,
+}
+
+/// What is written down of every charge.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UsageLogArgs {
+    /// Whether every charge gets a line in DATA_DIR/usage, `on` or `off` [env: USAGE_LOG] [default: on]
+    #[arg(long, value_name = "BOOL")]
+    pub usage_log: Option<String>,
+    /// Most bytes of all files of the usage log; an eighth of it is one file [env: USAGE_LOG_MAX_BYTES] [default: 1073741824]
+    #[arg(long, value_name = "BYTES")]
+    pub usage_log_max_bytes: Option<String>,
+    /// How long its lines are kept; a file is closed after an eighth of it [env: USAGE_LOG_MAX_AGE] [default: 720h]
+    #[arg(long, value_name = "DURATION")]
+    pub usage_log_max_age: Option<String>,
 }
 
 /// Who may do what.
@@ -241,6 +259,42 @@ pub struct TokenIdArgs {
     pub access: TokenAccessArgs,
     /// The token's id
     pub id: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LedgerArgs {
+    #[command(subcommand)]
+    pub command: LedgerCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum LedgerCommand {
+    /// Count all use again from the usage log and compare it with the ledger; exit 1 when they differ.
+    Recompute(RecomputeArgs),
+    /// Print everything that the ledger counts as JSON.
+    Export(CommonArgs),
+    /// Take over what `export` has printed. No server may run on the data folder.
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RecomputeArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Print instead what the log would have cost by other prices: a YAML list as in `pricing.overrides`
+    #[arg(long, value_name = "FILE")]
+    pub prices: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// What `export` has printed
+    pub file: PathBuf,
+    /// Where the ledger is not empty: of every count keep the larger, its own or the imported one
+    #[arg(long)]
+    pub merge: bool,
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return a Result")]

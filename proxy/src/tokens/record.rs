@@ -1,6 +1,7 @@
 //! One issued text: who it is for and how long it lives.
 
 use la_core::id::{IdError, Subject, TokenId};
+use la_core::report::BudgetUse;
 use la_core::snapshot::{IssuedId, audience_of};
 use la_core::token::Claims;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,9 @@ pub struct Shown {
     pub revoked: bool,
     pub max_requests: Option<u64>,
     pub used_requests: u64,
+    /// How its own budgets stand, where a server tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<BudgetUse>,
 }
 
 impl Record {
@@ -110,6 +114,7 @@ impl Record {
             revoked: self.revoked_at.is_some(),
             max_requests: self.max_requests,
             used_requests,
+            budgets: Vec::new(),
         }
     }
 }

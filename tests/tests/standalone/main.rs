@@ -24,3 +24,5 @@ mod paths;
 mod refusals;
 #[cfg(test)]
 mod stories;
+#[cfg(test)]
+mod usage_log;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Amounts, Asks, Book, Cover, Enforcement, Meter, Owner, Window};
 use crate::amount::Unit;
 use crate::budget::cover::Check;
-use crate::budget::{Refused, RefusedBy};
+use crate::budget::{Budget, Refused, RefusedBy};
 use crate::id::Subject;
 use crate::usage::Usage;
 
@@ -66,6 +66,34 @@ impl Book {
                 limit: check.limit,
                 resets_at_ms: meter.resets_at_ms(&clock.window),
             });
+        }
+        standings
+    }
+
+    /// How the budgets of one owner stand, used or not. Makes no place for what was never used.
+    pub fn standings_of(&mut self, owner: &Subject, budgets: &[Budget], now_ms: u64) -> Vec<Standing> {
+        let (now_ms, _) = self.time.advance(now_ms);
+        let mut standings = Vec::with_capacity(budgets.len());
+        for Budget { name, unit, limit, window, enforcement, .. } in budgets {
+            let place = self.by_subject.get(owner).and_then(|owner| self.known_meter(*owner, *unit, window));
+            let mut standing = Standing {
+                owner: owner.clone(),
+                name: Arc::clone(name),
+                unit: *unit,
+                enforcement: *enforcement,
+                used: 0,
+                open: 0,
+                limit: *limit,
+                resets_at_ms: window.leaves_at(window.period_at(now_ms).start_ms),
+            };
+            if let Some(meter) = place.and_then(|place| self.meters.get_mut(place))
+                && let Some(clock) = self.clocks.get_mut(meter.clock)
+            {
+                meter.advance(clock, now_ms);
+                (standing.used, standing.open) = (meter.taken(), meter.open());
+                standing.resets_at_ms = meter.resets_at_ms(window);
+            }
+            standings.push(standing);
         }
         standings
     }

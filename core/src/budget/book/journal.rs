@@ -2,7 +2,7 @@
 
 use super::{Amounts, Book, Cover, HoldId, Spent, share};
 use crate::amount::Unit;
-use crate::budget::{SavedMeter, Window};
+use crate::budget::{SavedMeter, SavedPart, Window};
 use crate::id::Subject;
 
 /// What a request has taken of one meter.
@@ -25,7 +25,44 @@ pub struct Ended {
     pub charged: u64,
 }
 
+impl HoldId {
+    /// What a journal calls it while it is open; the next hold may be called so again.
+    pub const fn number(self) -> u32 {
+        self.at
+    }
+}
+
 impl Book {
+    /// Everything that is held now, by [`HoldId::number`].
+    pub fn open_holds(&self) -> impl Iterator<Item = (u32, &[Taken])> {
+        let numbered = (0..).zip(&self.holds);
+        numbered.filter(|(_, hold)| hold.is_open).map(|(at, hold)| (at, hold.parts.as_slice()))
+    }
+
+    /// What an open hold has reserved.
+    pub fn reserved(&self, hold: HoldId) -> Option<&Amounts> {
+        self.open_hold(hold).map(|hold| &hold.reserved)
+    }
+
+    /// Whose limits cover an open hold, the caller first.
+    pub fn owners_of(&self, hold: HoldId) -> impl Iterator<Item = &Subject> {
+        let seats = self.open_hold(hold).map_or(&[][..], |hold| &hold.seats);
+        seats.iter().filter_map(|seat| self.owners.get(*seat)).map(|owner| &owner.subject)
+    }
+
+    /// Whether what was taken then may still count.
+    pub fn still_counts(&self, taken: &Taken) -> bool {
+        self.meters.get(taken.meter).is_some_and(|meter| meter.counts(taken.start_ms))
+    }
+
+    /// A part with the names of its meter. Nothing for a place without one.
+    pub fn named(&self, ended: &Ended) -> Option<SavedPart> {
+        let Ended { taken: Taken { meter, start_ms, amount }, charged } = *ended;
+        let (owner, unit, window, _) = self.meter_at(meter)?;
+        let (owner, window) = (owner.clone(), window.clone());
+        Some(SavedPart { owner, unit, window, start_ms, reserved: amount, charged })
+    }
+
     /// What `amounts` have just taken under `cover`.
     pub fn taken(&self, cover: &Cover, amounts: &Amounts) -> impl Iterator<Item = Taken> {
         cover.lines.iter().filter_map(|line| {

@@ -14,6 +14,7 @@ use super::segment::{self, Segment};
 use super::store::{self, Head, Store};
 use super::{Setup, Step, sweep};
 use crate::ledger::state::{Ending, REMEMBERED_MS, Shared, State};
+use crate::usage_log::{self, Opening, UsageLog};
 
 /// Pause between two attempts to write again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -32,11 +33,14 @@ enum Job {
     Repair(String),
     Checkpoint,
     Grant(Vec<Grant>),
+    /// Begin another file of the usage log.
+    TurnLog,
 }
 
 /// The state of memory at the moment when records began to go to a new segment.
 struct Cut {
     segment: u64,
+    entries: u64,
     rows: Vec<SavedOwner>,
     forget: Vec<Subject>,
 }
@@ -73,6 +77,10 @@ impl Keeper {
                 }
                 Job::Checkpoint => (self.checkpoint(false), false),
                 Job::Grant(grants) => (self.grant(&grants), false),
+                Job::TurnLog => {
+                    self.turn_log();
+                    continue;
+                }
             };
             retrying = repaired && done.is_err();
             self.shared.with(|state| note(state, done, repaired));
@@ -96,6 +104,8 @@ impl Keeper {
                 return Job::Checkpoint;
             } else if state.book.wants_grants() {
                 return Job::Grant(state.book.next_grants());
+            } else if state.log.as_ref().is_some_and(|log| log.is_due(state.book.latest_ms())) {
+                return Job::TurnLog;
             } else {
                 state = self.shared.wait(state, None);
             }
@@ -161,7 +171,42 @@ impl Keeper {
         let in_trouble = self.shared.lock().trouble.is_some();
         let done = if in_trouble { self.repair(true) } else { self.checkpoint(true) };
         self.shared.progress.notify_waiters();
+        self.shared.with(|state| {
+            if done.is_ok() {
+                state.trouble = None;
+                let _ = state.write_down();
+            }
+            // From now on another process may have it. Of what still ends, the journal tells the next start.
+            state.log = None;
+        });
         done.map_err(|Failed(why)| why)
+    }
+
+    /// Goes on with the usage log in another file, and removes what is more than is to be kept. A failure is the
+    /// log's own: it stays where it is.
+    fn turn_log(&self) {
+        let (known, now_ms) = {
+            let state = self.shared.lock();
+            (state.log.as_ref().map(|log| (log.number(), log.bounds())), state.book.latest_ms())
+        };
+        let Some((number, bounds)) = known else { return };
+        let folder = usage_log::folder(&self.setup.dir);
+        let turned = usage_log::begin(&folder, number.saturating_add(1), bounds).and_then(|next| {
+            let number = next.number();
+            let (before, book) = self.shared.with(|state| {
+                // A failure is the ledger's trouble, and the lines wait for its end.
+                let _ = state.write_down();
+                let before = state.log.as_mut().map(|log| log.turn(next));
+                (before, state.saved())
+            });
+            usage_log::write_opening(&folder, number, &Opening { continues: true, book })?;
+            before.map_or(Ok(()), |before| before.sync_all())?;
+            usage_log::prune(&folder, bounds, now_ms)
+        });
+        if let Err(error) = turned {
+            tracing::error!("usage log cannot go on in another file of {}: {error}", folder.display());
+            self.shared.with(|state| state.log.as_mut().map(|log: &mut UsageLog| log.put_off(now_ms)));
+        }
     }
 
     fn next_segment(&self) -> Result<Segment, Failed> {
@@ -182,7 +227,7 @@ impl Keeper {
     }
 
     fn cut(&self, segment: Option<Segment>, take: Take) -> Result<Cut, Failed> {
-        let (cut, old) = self.shared.with(|state| {
+        let (cut, old, named) = self.shared.with(|state| {
             let old = segment.and_then(|segment| state.switch(segment));
             let all = take == Take::All;
             let forget = match &state.keep {
@@ -191,16 +236,19 @@ impl Keeper {
             };
             let segment = state.segment.as_ref().map_or(0, Segment::number);
             state.checkpoint_due = false;
-            (Cut { segment, rows: state.book.save(all), forget }, old)
+            state.record_holds();
+            let named = state.write_down();
+            (Cut { segment, entries: state.entries, rows: state.book.save(all), forget }, old, named)
         });
         // Closed outside the lock.
         drop(old);
+        named.map_err(Failed)?;
         self.step(Step::Switched)?;
         Ok(cut)
     }
 
     fn head(&self, cut: &Cut, clean: bool) -> Head {
-        Head { segment: cut.segment, clean, boot: self.setup.boot.clone() }
+        Head { segment: cut.segment, entries: cut.entries, clean, boot: self.setup.boot.clone() }
     }
 
     fn swept(&self, cut: &Cut) -> Result<(), Failed> {

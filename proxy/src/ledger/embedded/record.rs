@@ -22,10 +22,14 @@ pub(super) enum Record {
     Meter { place: u32, unit: Unit, window: Window, subject: Subject },
     /// The meter is in the period that begins then.
     Period { place: u32, start_ms: u64 },
-    /// A request has taken these amounts of these meters.
-    Reserve { taken: Vec<(u32, u64)> },
+    /// A request has taken these amounts of these meters, besides what it has taken before.
+    Reserve { hold: u32, taken: Vec<(u32, u64)> },
     /// A request is settled or, when nothing was spent, released.
-    End { spent: Option<(u32, Spent)>, ended: Vec<Ended> },
+    End { hold: u32, spent: Option<(u32, Spent)>, ended: Vec<Ended> },
+    /// The requests that are open are named next. Takes nothing.
+    Holds,
+    /// A request that is open has taken this.
+    Hold { hold: u32, taken: Vec<Taken> },
 }
 
 /// What is at the start of some bytes.
@@ -52,6 +56,8 @@ const PERIOD: u8 = 2;
 const RESERVE: u8 = 3;
 const SETTLE: u8 = 4;
 const RELEASE: u8 = 5;
+const HOLDS: u8 = 6;
+const HOLD: u8 = 7;
 
 impl Batch {
     /// Room for records of the segment with this [`seed`].
@@ -87,8 +93,10 @@ impl Batch {
         self.end();
     }
 
-    pub(in crate::ledger) fn reserve(&mut self, taken: impl Iterator<Item = Taken>) {
+    /// `hold` is what the request is called while it is open.
+    pub(in crate::ledger) fn reserve(&mut self, hold: u32, taken: impl Iterator<Item = Taken>) {
         self.begin(RESERVE);
+        self.number(hold.into());
         for taken in taken {
             self.number(taken.meter.into());
             self.number(taken.amount);
@@ -96,16 +104,30 @@ impl Batch {
         self.end();
     }
 
+    pub(in crate::ledger) fn holds(&mut self) {
+        self.begin(HOLDS);
+        self.end();
+    }
+
+    /// `period_of` gives the beginning of the period that a meter is in.
+    pub(in crate::ledger) fn hold(&mut self, hold: u32, taken: &[Taken], period_of: impl Fn(u32) -> u64) {
+        self.begin(HOLD);
+        self.number(hold.into());
+        self.ended(taken.iter().map(|taken| Ended { taken: *taken, charged: 0 }), period_of, false);
+        self.end();
+    }
+
     /// `period_of` gives the beginning of the period that a meter is in.
     pub(in crate::ledger) fn settle(
         &mut self,
-        caller: u32,
+        (hold, caller): (u32, u32),
         spent: &Spent,
         ended: impl Iterator<Item = Ended>,
         period_of: impl Fn(u32) -> u64,
     ) {
         let Usage { input_tokens, cache_write_tokens, cache_read_tokens, output_tokens } = spent.tokens;
         self.begin(SETTLE);
+        self.number(hold.into());
         self.number(caller.into());
         for count in [input_tokens, cache_write_tokens, cache_read_tokens, output_tokens] {
             self.number(count);
@@ -117,10 +139,12 @@ impl Batch {
 
     pub(in crate::ledger) fn release(
         &mut self,
+        hold: u32,
         ended: impl Iterator<Item = Ended>,
         period_of: impl Fn(u32) -> u64,
     ) {
         self.begin(RELEASE);
+        self.number(hold.into());
         self.ended(ended, period_of, false);
         self.end();
     }
@@ -198,14 +222,14 @@ fn parse(payload: &[u8], period_of: impl Fn(u32) -> u64) -> Option<Record> {
             bytes.is_empty().then_some(record)
         }
         RESERVE => {
-            let mut taken = Vec::new();
+            let (hold, mut taken) = (place(bytes)?, Vec::new());
             while !bytes.is_empty() {
                 taken.push((place(bytes)?, number(bytes)?));
             }
-            Some(Record::Reserve { taken })
+            Some(Record::Reserve { hold, taken })
         }
         SETTLE => {
-            let caller = place(bytes)?;
+            let (hold, caller) = (place(bytes)?, place(bytes)?);
             let tokens = Usage {
                 input_tokens: number(bytes)?,
                 cache_write_tokens: number(bytes)?,
@@ -214,9 +238,18 @@ fn parse(payload: &[u8], period_of: impl Fn(u32) -> u64) -> Option<Record> {
             };
             let amounts = Amounts { nano_usd: number(bytes)?, ..Amounts::default() };
             let spent = Some((caller, Spent { amounts, tokens }));
-            Some(Record::End { spent, ended: ended(bytes, period_of, true)? })
+            Some(Record::End { hold, spent, ended: ended(bytes, period_of, true)? })
         }
-        RELEASE => Some(Record::End { spent: None, ended: ended(bytes, period_of, false)? }),
+        RELEASE => {
+            let hold = place(bytes)?;
+            Some(Record::End { hold, spent: None, ended: ended(bytes, period_of, false)? })
+        }
+        HOLDS => bytes.is_empty().then_some(Record::Holds),
+        HOLD => {
+            let hold = place(bytes)?;
+            let taken = ended(bytes, period_of, false)?.into_iter().map(|ended| ended.taken).collect();
+            Some(Record::Hold { hold, taken })
+        }
         _ => None,
     }
 }
@@ -330,7 +363,7 @@ mod tests {
             Ended { taken: taken(1, START_MS, 1), charged: 1 },
             Ended { taken: taken(2, START_MS - 500, u64::MAX), charged: 12 },
         ];
-        batch(|batch| batch.settle(1, &spent(), parts.into_iter(), |_| START_MS))
+        batch(|batch| batch.settle((300, 1), &spent(), parts.into_iter(), |_| START_MS))
     }
 
     #[test]
@@ -347,6 +380,7 @@ mod tests {
             Ended { taken: taken(2, START_MS - 500, u64::MAX), charged: 12 },
         ];
         let released = vec![Ended { taken: taken(u32::MAX, START_MS, 9), charged: 0 }];
+        let held = [taken(1, START_MS, 1), taken(2, START_MS - 7, 0)];
         let cases = [
             (
                 batch(|batch| batch.meter(u32::MAX, Unit::Usd, &window, &subject)),
@@ -359,13 +393,18 @@ mod tests {
             ),
             (batch(|batch| batch.period(1, START_MS)), Record::Period { place: 1, start_ms: START_MS }),
             (
-                batch(|batch| batch.reserve([taken(1, 0, 1), taken(300, 0, 200_000)].into_iter())),
-                Record::Reserve { taken: vec![(1, 1), (300, 200_000)] },
+                batch(|batch| batch.reserve(200, [taken(1, 0, 1), taken(300, 0, 200_000)].into_iter())),
+                Record::Reserve { hold: 200, taken: vec![(1, 1), (300, 200_000)] },
             ),
-            (settle(), Record::End { spent: Some((1, spent())), ended }),
+            (settle(), Record::End { hold: 300, spent: Some((1, spent())), ended }),
+            (batch(Batch::holds), Record::Holds),
             (
-                batch(|batch| batch.release(released.clone().into_iter(), |_| START_MS)),
-                Record::End { spent: None, ended: released },
+                batch(|batch| batch.hold(3, &held, |_| START_MS)),
+                Record::Hold { hold: 3, taken: held.to_vec() },
+            ),
+            (
+                batch(|batch| batch.release(3, released.clone().into_iter(), |_| START_MS)),
+                Record::End { hold: 3, spent: None, ended: released },
             ),
         ];
         for (mut bytes, record) in cases {
@@ -396,11 +435,11 @@ mod tests {
     }
 
     #[test]
-    fn request_under_one_budget_takes_thirty_bytes() {
-        let reserve = batch(|batch| batch.reserve([taken(1, 0, 1)].into_iter()));
+    fn request_under_one_budget_takes_thirty_two_bytes() {
+        let reserve = batch(|batch| batch.reserve(9, [taken(1, 0, 1)].into_iter()));
         let tokens = Usage { input_tokens: 30_000, output_tokens: 300, ..Usage::default() };
         let part = Ended { taken: taken(1, 0, 1), charged: 1 };
-        let settle = batch(|batch| batch.settle(1, &Spent::request(tokens), [part].into_iter(), |_| 0));
-        assert!(reserve.len() + settle.len() <= 30, "{} and {}", reserve.len(), settle.len());
+        let settle = batch(|batch| batch.settle((9, 1), &Spent::request(tokens), [part].into_iter(), |_| 0));
+        assert!(reserve.len() + settle.len() <= 32, "{} and {}", reserve.len(), settle.len());
     }
 }

@@ -1,9 +1,10 @@
 //! What a start makes of the files: the last checkpoint, the journal since, and the grants.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use la_core::budget::{Book, Grants};
+use la_core::budget::{Book, Ended, Grants, SavedPart, Spent, Taken};
+use la_core::id::Subject;
 
 use super::record::Record;
 use super::segment::{self, Tail};
@@ -13,14 +14,32 @@ use super::{OpenError, Setup, io_at, unreadable};
 /// The book as it stands now, with nothing open. What differs from the checkpoint counts as not saved.
 pub(super) struct Recovered {
     pub(super) book: Book,
+    /// What the journal has charged since the checkpoint, then what was open, in order. The last has the number
+    /// `entries`.
+    pub(super) charged: Vec<Charged>,
+    /// Requests that were ever charged.
+    pub(super) entries: u64,
+    /// Whether every record was kept, so that `charged` is all there is.
+    pub(super) is_whole: bool,
     pub(super) last_segment: u64,
     /// Whether the checkpoint refers to the last segment, so that it is known to survive a power cut.
     pub(super) is_durable: bool,
 }
 
+/// What the journal says of one charge.
+pub(super) struct Charged {
+    pub(super) subject: Subject,
+    /// Nothing for a request that was open.
+    pub(super) spent: Option<Spent>,
+    pub(super) parts: Vec<SavedPart>,
+}
+
 /// A book while the journal is replayed.
 struct Replay {
     book: Book,
+    /// What requests hold that are open, by what the journal calls them.
+    open: BTreeMap<u32, Vec<Taken>>,
+    charged: Vec<Charged>,
     /// Where the meters of the segment that is read are in the book.
     places: HashMap<u32, u32>,
     now_ms: u64,
@@ -39,7 +58,8 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
     let last_segment = numbers.last().copied().unwrap_or_default().max(head.segment);
     let mut book = Book::new(Grants::Needed);
     kept.owners.iter().for_each(|owner| book.restore(owner));
-    let mut replay = Replay { book, places: HashMap::new(), now_ms };
+    let mut replay =
+        Replay { book, open: BTreeMap::new(), charged: Vec::new(), places: HashMap::new(), now_ms };
     for number in head.segment..=last_segment {
         let file = segment::path(dir, number);
         if !numbers.contains(&number) {
@@ -56,7 +76,9 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
             });
         }
     }
-    let (mut book, records_are_whole) = (replay.book, same_boot || head.clean);
+    let records_are_whole = same_boot || head.clean;
+    replay.charge_open();
+    let Replay { mut book, charged, .. } = replay;
     for (subject, saved) in &kept.grants {
         book.restore_grant(subject, saved, records_are_whole);
     }
@@ -65,7 +87,9 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
     } else {
         book.charge_grants(now_ms);
     }
-    Ok(Recovered { book, last_segment, is_durable: last_segment == head.segment })
+    let entries = head.entries.saturating_add(charged.len() as u64);
+    let is_durable = last_segment == head.segment;
+    Ok(Recovered { book, charged, entries, is_whole: records_are_whole, last_segment, is_durable })
 }
 
 /// What to start from where there is no redb file.
@@ -81,7 +105,8 @@ pub(super) fn nothing_there(dir: &Path) -> Result<Recovered, OpenError> {
         }
     }
     let last_segment = numbers.last().copied().unwrap_or_default();
-    Ok(Recovered { book: Book::new(Grants::Needed), last_segment, is_durable: false })
+    let (book, charged) = (Book::new(Grants::Needed), Vec::new());
+    Ok(Recovered { book, charged, entries: 0, is_whole: true, last_segment, is_durable: false })
 }
 
 impl Replay {
@@ -95,22 +120,59 @@ impl Replay {
             Record::Period { place, start_ms } => {
                 self.book.replay_period(*self.places.get(place)?, *start_ms);
             }
-            Record::Reserve { taken } => {
+            Record::Reserve { hold, taken } => {
                 for (place, amount) in taken {
-                    self.book.replay_take(*self.places.get(place)?, *amount, self.now_ms);
+                    let meter = *self.places.get(place)?;
+                    self.book.replay_take(meter, *amount, self.now_ms);
+                    let start_ms = self.book.period_of(meter);
+                    self.open.entry(*hold).or_default().push(Taken { meter, start_ms, amount: *amount });
                 }
             }
-            Record::End { spent, ended } => {
-                for ended in ended {
-                    let mut ended = *ended;
-                    ended.taken.meter = *self.places.get(&ended.taken.meter)?;
-                    self.book.replay_end(&ended);
-                }
+            Record::End { hold, spent, ended } => {
+                self.open.remove(hold);
+                let ended = self.placed(ended)?;
                 if let Some((caller, spent)) = spent {
-                    self.book.replay_spent(*self.places.get(caller)?, spent);
+                    self.charge(*self.places.get(caller)?, Some(*spent), &ended)?;
                 }
+                for ended in &ended {
+                    self.book.replay_end(ended);
+                }
+            }
+            Record::Holds => self.open.clear(),
+            Record::Hold { hold, taken } => {
+                let held: Vec<_> =
+                    taken.iter().map(|taken| Ended { taken: *taken, charged: taken.amount }).collect();
+                let held = self.placed(&held)?.into_iter().map(|ended| ended.taken).collect();
+                self.open.insert(*hold, held);
             }
         }
         Some(())
+    }
+
+    /// Parts with the places that their meters have in the book.
+    fn placed(&self, ended: &[Ended]) -> Option<Vec<Ended>> {
+        let place = |ended: &Ended| {
+            let meter = *self.places.get(&ended.taken.meter)?;
+            Some(Ended { taken: Taken { meter, ..ended.taken }, ..*ended })
+        };
+        ended.iter().map(place).collect()
+    }
+
+    /// Notes a charge; `spent` is nothing for a request that was open.
+    fn charge(&mut self, caller: u32, spent: Option<Spent>, ended: &[Ended]) -> Option<()> {
+        let subject = self.book.meter_at(caller)?.0.clone();
+        let parts = ended.iter().filter_map(|ended| self.book.named(ended)).collect();
+        self.charged.push(Charged { subject, spent, parts });
+        spent.is_none_or(|spent| self.book.replay_spent(caller, &spent)).then_some(())
+    }
+
+    /// Notes the requests that were open when the process died. Each takes of its caller's requests first.
+    fn charge_open(&mut self) {
+        for held in std::mem::take(&mut self.open).into_values() {
+            let Some(caller) = held.first().map(|taken| taken.meter) else { continue };
+            let all = held.iter().map(|taken| Ended { taken: *taken, charged: taken.amount });
+            let counting: Vec<_> = all.filter(|ended| self.book.still_counts(&ended.taken)).collect();
+            self.charge(caller, None, &counting);
+        }
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Store {
 pub(super) struct Head {
     /// The first journal segment that is not contained in the totals.
     pub(super) segment: u64,
+    /// Requests that were charged before it.
+    pub(super) entries: u64,
     /// Whether the process ended in order after this checkpoint.
     pub(super) clean: bool,
     /// Which boot of the machine wrote it.
@@ -140,6 +142,7 @@ impl Store {
             let mut numbers = write.open_table(HEAD)?;
             numbers.insert("format", FORMAT)?;
             numbers.insert("segment", head.segment)?;
+            numbers.insert("entries", head.entries)?;
             numbers.insert("clean", u64::from(head.clean))?;
             write.open_table(BOOT)?.insert("boot", head.boot.as_str())?;
         }
@@ -159,7 +162,8 @@ impl Store {
         }
         let boot = read.open_table(BOOT).map_err(unusable)?.get("boot").map_err(unusable)?;
         let boot = boot.map(|boot| boot.value().to_owned()).unwrap_or_default();
-        let head = Head { segment: number("segment")?, clean, boot };
+        let entries = if format == EARLIER_FORMAT { 0 } else { number("entries")? };
+        let head = Head { segment: number("segment")?, entries, clean, boot };
         if format == EARLIER_FORMAT {
             return Ok((format, head, Kept { owners: earlier::owners(&read)?, grants: Vec::new() }));
         }

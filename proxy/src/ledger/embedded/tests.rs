@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use la_core::amount::Amounts;
 use la_core::budget::{Covering, Limits, LimitsSpec, Spent};
@@ -10,11 +11,13 @@ use la_core::usage::Usage;
 use super::{OpenError, Probe, SEGMENT_BYTES, Setup, Step};
 use crate::ledger::state::{Shared, State};
 use crate::ledger::{Demand, Ledger, Reservation, ReserveError, Turns, Use};
+use crate::usage_log::{Bounds, Keeping};
 
 mod budgets;
 mod crashes;
 mod faults;
 mod files;
+mod log;
 mod pace;
 mod threads;
 
@@ -22,9 +25,13 @@ const NOW: i64 = 1_800_000_000;
 const NOW_MS: u64 = 1_800_000_000_000;
 const DAY: i64 = 86_400;
 
+/// Files are as old as the machine's clock says, which is behind these times.
+const BOUNDS: Bounds = Bounds { max_bytes: 1 << 30, max_age: Duration::from_secs(10 * 365 * 86_400) };
+
 fn setup(dir: &Path) -> Setup {
     let boot = "boot-1".to_owned();
-    Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, probe: Arc::new(|_| Ok(())) }
+    let log = Keeping::On(BOUNDS);
+    Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, log, probe: Arc::new(|_| Ok(())) }
 }
 
 fn after_power_cut(dir: &Path) -> Setup {
@@ -134,6 +141,15 @@ fn rounds(full: u64) -> u64 {
 /// A copy of the files as they are now. The checkpoint comes first: the journal only grows meanwhile.
 fn image(dir: &Path) -> tempfile::TempDir {
     let image = tempfile::tempdir().unwrap();
+    let log = crate::usage_log::folder(dir);
+    if log.exists() {
+        let copy = crate::usage_log::folder(image.path());
+        std::fs::create_dir(&copy).unwrap();
+        // Before the journal, of which it never knows more.
+        for entry in std::fs::read_dir(log).unwrap().map(Result::unwrap) {
+            let _ = std::fs::copy(entry.path(), copy.join(entry.file_name()));
+        }
+    }
     let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort_by_key(|name| !name.to_string_lossy().contains("redb"));
     for name in names {

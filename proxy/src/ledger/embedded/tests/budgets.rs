@@ -25,17 +25,17 @@ pub(super) fn budgets() -> Vec<Budget> {
 }
 
 /// Two tokens under one pool, what became of their requests, and a clock.
-struct Load {
+pub(super) struct Load {
     dice: StdRng,
     budgets: Vec<Budget>,
     callers: [Subject; 2],
     pool: Subject,
     open: Vec<Reservation>,
-    now_ms: u64,
+    pub(super) now_ms: u64,
 }
 
 impl Load {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             dice: StdRng::seed_from_u64(seed),
             budgets: budgets(),
@@ -52,7 +52,7 @@ impl Load {
     }
 
     /// One request more, or the end of one.
-    fn step(&mut self, ledger: &Ledger) {
+    pub(super) fn step(&mut self, ledger: &Ledger) {
         self.now_ms += self.dice.random_range(0..20_000);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let tokens = self.dice.random_range(1..3_000);
@@ -79,6 +79,14 @@ impl Load {
                     reservation.settle(&Spent { amounts, ..spent(tokens / 3) });
                 }
             }
+        }
+    }
+
+    /// Some requests in another ledger, which go by the same clock and end there.
+    pub(super) fn probe_on(&self, ledger: &Ledger) {
+        let mut other = Self { now_ms: self.now_ms, ..Self::new(99) };
+        for _ in 0..20 {
+            other.step(ledger);
         }
     }
 

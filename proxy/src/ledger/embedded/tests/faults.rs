@@ -1,7 +1,5 @@
 //! Disks that are full or fail: nothing is given away, and work goes on once they are well again.
 
-use std::time::Duration;
-
 use super::*;
 
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
