@@ -118,6 +118,7 @@ impl ManifestFolder {
             proxy,
             providers: &manifests.providers,
             tokens: &tokens,
+            budgets: &manifests.budgets,
             namespaces: &manifests.namespaces,
             secrets: &manifests.secrets,
             keys: self.tokens.verifying(),
