@@ -21,6 +21,8 @@ pub mod kind {
     pub const AVAILABLE: &str = "Available";
     /// Use can be counted.
     pub const LEDGER_READY: &str = "LedgerReady";
+    /// A Hard budget has nothing left.
+    pub const BUDGET_EXHAUSTED: &str = "BudgetExhausted";
 }
 
 /// Reasons of conditions, Events and faults.
@@ -87,6 +89,20 @@ pub mod reason {
     pub const LEDGER_UNAVAILABLE: &str = "LedgerUnavailable";
     /// Use can be counted.
     pub const LEDGER_READY: &str = "LedgerReady";
+    /// A limit is above a ceiling of the RouterProxy.
+    pub const ABOVE_CEILING: &str = "AboveCeiling";
+    /// A RouterBudget that covers the token is faulty, so the token is refused.
+    pub const BUDGET_FAULTY: &str = "BudgetFaulty";
+    /// A RouterBudget covers no token.
+    pub const COVERS_NOTHING: &str = "CoversNothing";
+    /// A RouterBudget covers tokens.
+    pub const COVERING: &str = "Covering";
+    /// A budget has reached one of its thresholds.
+    pub const BUDGET_THRESHOLD: &str = "BudgetThreshold";
+    /// A Hard budget has nothing left.
+    pub const BUDGET_EXHAUSTED: &str = "BudgetExhausted";
+    /// Every Hard budget has something left.
+    pub const WITHIN_BUDGET: &str = "WithinBudget";
     /// It cannot be known now.
     pub const UNKNOWN: &str = "Unknown";
 }

@@ -4,11 +4,11 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube_core::CustomResourceExt as _;
 
 use crate::manifests::shape::Shapes;
-use crate::{RouterProxy, RouterToken, UpstreamProvider};
+use crate::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
 /// All definitions, sorted by name.
-pub fn all_crds() -> [CustomResourceDefinition; 3] {
-    [RouterProxy::crd(), RouterToken::crd(), UpstreamProvider::crd()]
+pub fn all_crds() -> [CustomResourceDefinition; 4] {
+    [RouterBudget::crd(), RouterProxy::crd(), RouterToken::crd(), UpstreamProvider::crd()]
 }
 
 /// File name and text of all that is in `crds/generated/`: the definitions, and the shapes of their specs.

@@ -6,19 +6,17 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::{CustomResource, KubeSchema};
+use la_core::budget::LimitsSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
-
-mod selector;
-
-pub use selector::{NamespaceSelector, Requirement, SelectorOperator};
+use crate::selector::LabelSelector;
+use crate::{limits, schema};
 
 /// A gateway that swaps tokens for credentials.
 ///
-/// Where manifests are read from a folder, the running process is the gateway: `image`, `replicas`,
-/// `ledger.embedded.storage` and `resources` describe pods and do not concern it.
+/// Where manifests are read from a folder, the running process is the gateway: `image`, `replicas`, `ledger`
+/// and `resources` describe pods and do not concern it; its own settings say where it counts use.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "router.link-assistant.dev",
@@ -65,8 +63,8 @@ pub use selector::{NamespaceSelector, Requirement, SelectorOperator};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     crates(kube_core = "::kube_core"),
-    validation = Rule::new("!has(self.ledger.embedded) || self.replicas <= 1")
-        .message("an embedded ledger belongs to one replica; replicas must be 0 or 1")
+    validation = Rule::new("has(self.ledger.redis) || self.replicas <= 1")
+        .message(REPLICAS_MESSAGE)
         .field_path(".replicas")
 )]
 pub struct RouterProxySpec {
@@ -75,9 +73,9 @@ pub struct RouterProxySpec {
     #[schemars(length(min = 1, max = 512), regex(pattern = schema::IMAGE))]
     pub image: Option<String>,
 
-    /// How many pods: 0 or 1. The embedded ledger belongs to one.
+    /// How many pods: 0 to 16. More than one share their use through `ledger.redis`.
     #[serde(default = "default_replicas")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 16))]
     pub replicas: i32,
 
     /// Which tokens are served.
@@ -90,10 +88,11 @@ pub struct RouterProxySpec {
     #[x_kube(validation = Rule::new(LAST_ROUTE_RULE).message(LAST_ROUTE_MESSAGE))]
     pub routes: Vec<Route>,
 
-    /// Where use is counted. Cannot be changed: the volume of a running ledger cannot be replaced.
+    /// Where use is counted. One form cannot be changed for another, nor the volume of a running ledger
+    /// replaced.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("ledger cannot be changed; delete the RouterProxy and create another"))]
-    pub ledger: Ledger,
+    #[x_kube(validation = Rule::new(SAME_LEDGER_RULE).message("ledger cannot be changed; delete the RouterProxy and create another"))]
+    pub ledger: LedgerSpec,
 
     /// How a pod ends.
     #[serde(default)]
@@ -108,6 +107,11 @@ pub struct RouterProxySpec {
     pub observability: Observability,
 }
 
+pub(crate) const REPLICAS_MESSAGE: &str =
+    "an embedded or memory ledger belongs to one replica; set ledger.redis, or replicas to 0 or 1";
+
+const SAME_LEDGER_RULE: &str = "has(self.embedded) == has(oldSelf.embedded) && has(self.redis) == has(oldSelf.redis) && (!has(self.embedded) || self.embedded == oldSelf.embedded)";
+
 const LAST_ROUTE_RULE: &str = "self.all(route, has(route.match)) || (self.filter(route, !has(route.match)).size() == 1 && !has(self[self.size() - 1].match))";
 
 pub(crate) const LAST_ROUTE_MESSAGE: &str =
@@ -120,6 +124,21 @@ pub struct TokenAdmission {
     /// From which namespaces RouterTokens are admitted.
     #[serde(default)]
     pub allowed_namespaces: AllowedNamespaces,
+
+    /// The `limits` of tokens that do not say: a token without any budget gets these budgets, one without a
+    /// rate these rates, and so with `concurrency`, `maxOutputTokens` and `maxRequestBytes`. Must keep to
+    /// `ceilings`.
+    #[serde(default, skip_serializing_if = "limits::is_empty")]
+    #[schemars(schema_with = "limits::limits")]
+    pub defaults: LimitsSpec,
+
+    /// What the `limits` of a token may not exceed. A token that asks for more is refused, and its condition
+    /// names field, value and ceiling: a larger `limit` of a budget with the unit and window of a ceiling, of a
+    /// rate with its unit and interval, or any larger number. A ceiling that a token has no counterpart of
+    /// that is Hard and judges every request holds beside the token's own limits, so that none is without it.
+    #[serde(default, skip_serializing_if = "limits::is_empty")]
+    #[schemars(schema_with = "limits::ceilings")]
+    pub ceilings: LimitsSpec,
 }
 
 /// From which namespaces RouterTokens are admitted.
@@ -137,7 +156,7 @@ pub struct AllowedNamespaces {
 
     /// Labels of the namespaces; only with `from: Selector`. An empty selector matches every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<NamespaceSelector>,
+    pub selector: Option<LabelSelector>,
 }
 
 /// How namespaces are chosen.
@@ -183,13 +202,74 @@ pub struct Candidate {
     pub provider: String,
 }
 
-/// Where use is counted; exactly one.
+/// Where use is counted, and what happens while it cannot be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("self.onUnavailable == 'Deny' || has(self.redis)").message(ALLOW_MESSAGE).field_path(".onUnavailable")
+)]
+pub struct LedgerSpec {
+    /// Where; exactly one.
+    #[serde(flatten)]
+    pub place: Ledger,
+
+    /// What happens to requests while Redis cannot answer. `Allow` admits them uncounted, and budgets do not
+    /// hold meanwhile; only with `redis`.
+    #[serde(default)]
+    pub on_unavailable: OnUnavailable,
+}
+
+pub(crate) const ALLOW_MESSAGE: &str = "Allow needs ledger.redis; other ledgers are part of the pod";
+
+/// Where use is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Ledger {
     /// In files on a volume of the one pod.
     Embedded(EmbeddedLedger),
+    /// In Redis or Valkey 7 or later, which all pods share.
+    Redis(RedisLedger),
+    /// In the memory of the one pod. A restart forgets all use, so every budget begins anew: for trials.
+    Memory(MemoryLedger),
 }
+
+/// What happens to requests while the ledger cannot answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnUnavailable {
+    /// They are refused.
+    #[default]
+    Deny,
+    /// They are admitted uncounted.
+    Allow,
+}
+
+/// A ledger in Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisLedger {
+    /// The Secret, in this namespace, and the key in it that hold the URL, such as
+    /// `rediss://user:password@redis.example:6379/0`. The pods mount that key as a file.
+    pub url_secret_ref: SecretKey,
+}
+
+/// A key of a Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME))]
+    pub name: String,
+
+    /// The key.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SECRET_KEY))]
+    pub key: String,
+}
+
+/// A ledger in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryLedger {}
 
 /// A ledger in files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -340,6 +420,16 @@ impl Default for Shutdown {
 impl Default for Observability {
     fn default() -> Self {
         Self { request_log: default_request_log() }
+    }
+}
+
+impl LedgerSpec {
+    /// The Secret with the URL of Redis.
+    pub fn url_secret(&self) -> Option<&SecretKey> {
+        match &self.place {
+            Ledger::Redis(redis) => Some(&redis.url_secret_ref),
+            Ledger::Embedded(_) | Ledger::Memory(_) => None,
+        }
     }
 }
 

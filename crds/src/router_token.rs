@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube_derive::{CustomResource, KubeSchema};
+use la_core::budget::LimitsSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{self, BudgetStatus};
 use crate::schema;
 
 /// A token that an agent uses instead of a vendor's credential.
@@ -129,9 +131,16 @@ pub struct RouterTokenSpec {
     #[serde(default)]
     pub suspend: bool,
 
-    /// What the token may use.
-    #[serde(default, skip_serializing_if = "TokenLimits::is_empty")]
-    pub limits: TokenLimits,
+    /// What the token may use. Each part that is left out is taken from the `tokens.defaults` of the proxy.
+    #[serde(default, skip_serializing_if = "limits::is_empty")]
+    #[schemars(schema_with = "limits::limits")]
+    pub limits: LimitsSpec,
+
+    /// At which percentages of a budget an Event says so, once per window: 1 to 100, at most 8. That a Hard
+    /// budget has nothing left is always said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "limits::thresholds")]
+    pub budget_thresholds: Vec<u8>,
 }
 
 /// Which RouterProxy.
@@ -194,17 +203,6 @@ pub enum Output {
     AnthropicEnv,
 }
 
-/// What a token may use.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenLimits {
-    /// Most requests in the token's whole life, renewals included; no limit when left out. To stop a token
-    /// use `suspend`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub max_requests: Option<i64>,
-}
-
 /// What the operator says of a RouterToken.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -215,7 +213,8 @@ pub struct RouterTokenStatus {
     pub observed_generation: Option<i64>,
 
     /// `Ready`: the Secret holds a token that its proxy serves. `Issuing`: a text is being made.
-    /// `Programmed`: every ready pod of the proxy knows the newest text.
+    /// `Programmed`: every ready pod of the proxy knows the newest text. `BudgetExhausted`: a Hard budget of
+    /// the token, or of a RouterBudget that covers it, has nothing left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -272,8 +271,9 @@ pub enum TokenState {
 }
 
 /// What a token has used, as its proxy last reported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
 pub struct TokenUsage {
     /// When the proxy reported it.
     pub observed_at: Time,
@@ -283,6 +283,13 @@ pub struct TokenUsage {
     pub input_tokens: i64,
     /// Output tokens.
     pub output_tokens: i64,
+    /// What they cost, in US dollars.
+    #[serde(rename = "costUSD", default)]
+    pub cost_usd: String,
+    /// How its budgets stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub windows: Vec<BudgetStatus>,
 }
 
 fn default_outputs() -> Vec<Output> {
@@ -297,13 +304,6 @@ impl SecretTemplate {
     /// Whether it adds nothing.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.annotations.is_empty()
-    }
-}
-
-impl TokenLimits {
-    /// Whether it limits nothing.
-    pub fn is_empty(&self) -> bool {
-        self.max_requests.is_none()
     }
 }
 

@@ -8,13 +8,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use globset::Glob;
-use la_core::duration;
+use la_core::budget::{Enforcement, LimitFault, Limits, LimitsSpec, check_budgets};
+use la_core::{duration, price};
 use regex_lite::Regex;
 
+use crate::limits::{MOST_THRESHOLDS, THRESHOLDS_MESSAGE};
 use crate::names::{PROXY_NAME_MAX_CHARACTERS, RESERVED_METADATA_PREFIXES};
-use crate::router_proxy::{AllowedNamespaces, LAST_ROUTE_MESSAGE, NamespacesFrom, SelectorOperator};
+use crate::router_proxy::{
+    ALLOW_MESSAGE, AllowedNamespaces, LAST_ROUTE_MESSAGE, NamespacesFrom, OnUnavailable, REPLICAS_MESSAGE,
+    TokenAdmission,
+};
+use crate::selector::{LabelSelector, SelectorOperator};
 use crate::upstream_provider::{BASE_URL_MESSAGE, BASE_URL_PATTERN, Backend};
-use crate::{RouterProxySpec, RouterTokenSpec, UpstreamProviderSpec};
+use crate::{RouterBudgetSpec, RouterProxySpec, RouterTokenSpec, UpstreamProviderSpec, ceilings};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -30,7 +36,7 @@ pub(crate) struct Broken {
 }
 
 impl Broken {
-    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }
 }
@@ -54,10 +60,8 @@ pub(crate) fn router_token(spec: &RouterTokenSpec) -> Vec<Broken> {
     if outputs.len() < spec.outputs.len() {
         broken.push(Broken::new("spec.outputs", "must name each output once"));
     }
-    if spec.limits.max_requests.is_some_and(|most| most < 1) {
-        broken
-            .push(Broken::new("spec.limits.maxRequests", "must be at least 1; use suspend to stop a token"));
-    }
+    broken.extend(limits("spec.limits", &spec.limits));
+    broken.extend(thresholds("spec.budgetThresholds", &spec.budget_thresholds));
     for (part, entries) in
         [("labels", &spec.secret_template.labels), ("annotations", &spec.secret_template.annotations)]
     {
@@ -67,6 +71,23 @@ pub(crate) fn router_token(spec: &RouterTokenSpec) -> Vec<Broken> {
                 broken.push(Broken::new(format!("spec.secretTemplate.{part}"), message));
             }
         }
+    }
+    broken
+}
+
+/// The rules of a RouterBudget, but for the one about its namespace.
+pub(crate) fn router_budget(spec: &RouterBudgetSpec) -> Vec<Broken> {
+    let faults = check_budgets(&spec.budgets).err().unwrap_or_default();
+    let mut broken: Vec<_> = faults.iter().map(|fault| limit("spec", fault)).collect();
+    if spec.budgets.is_empty() {
+        broken.push(Broken::new("spec.budgets", "must have at least 1"));
+    }
+    broken.extend(thresholds("spec.thresholds", &spec.thresholds));
+    let applies = &spec.applies_to;
+    for (name, part) in
+        [("namespaceSelector", &applies.namespace_selector), ("tokenSelector", &applies.token_selector)]
+    {
+        broken.extend(part.as_ref().and_then(|part| selector(&format!("spec.appliesTo.{name}"), part)));
     }
     broken
 }
@@ -98,6 +119,11 @@ pub(crate) fn upstream_provider(spec: &UpstreamProviderSpec) -> Vec<Broken> {
     ] {
         within(&mut broken, &format!("spec.timeouts.{name}"), text, bounds);
     }
+    let wrong = price::Book::with(&spec.pricing.overrides).err().unwrap_or_default();
+    broken.extend(wrong.into_iter().map(|wrong| {
+        let field = format!("spec.pricing.overrides[{}].{}", wrong.index, wrong.field);
+        Broken::new(field, format!("{:?} {}; {}", wrong.value, wrong.fault, wrong.remedy))
+    }));
     broken
 }
 
@@ -109,9 +135,12 @@ pub(crate) fn router_proxy(name: &str, spec: &RouterProxySpec) -> Vec<Broken> {
         let message = "must have at most 52 characters, start with a letter and have no dots: a Service and a StatefulSet take it";
         broken.push(Broken::new("metadata.name", message));
     }
-    if !(0..=1).contains(&spec.replicas) {
-        let message = "an embedded ledger belongs to one replica; replicas must be 0 or 1";
-        broken.push(Broken::new("spec.replicas", message));
+    let shares_use = spec.ledger.url_secret().is_some();
+    if spec.replicas > 1 && !shares_use {
+        broken.push(Broken::new("spec.replicas", REPLICAS_MESSAGE));
+    }
+    if spec.ledger.on_unavailable == OnUnavailable::Allow && !shares_use {
+        broken.push(Broken::new("spec.ledger.onUnavailable", ALLOW_MESSAGE));
     }
     within(
         &mut broken,
@@ -120,8 +149,50 @@ pub(crate) fn router_proxy(name: &str, spec: &RouterProxySpec) -> Vec<Broken> {
         (Duration::ZERO, HOUR, "must be at most 1h"),
     );
     broken.extend(namespaces(&spec.tokens.allowed_namespaces));
+    broken.extend(token_limits(&spec.tokens));
     broken.extend(routes(spec));
     broken
+}
+
+/// The rules of what a RouterProxy says of the limits of its tokens.
+pub(crate) fn token_limits(tokens: &TokenAdmission) -> Vec<Broken> {
+    let (defaults, ceilings) = ("spec.tokens.defaults", "spec.tokens.ceilings");
+    let mut broken = limits(defaults, &tokens.defaults);
+    broken.extend(limits(ceilings, &tokens.ceilings));
+    for (at, budget) in tokens.ceilings.budgets.iter().enumerate() {
+        if budget.enforcement != Enforcement::Hard || budget.name == "maxRequests" {
+            let message = "a ceiling must be Hard, and called otherwise than maxRequests";
+            broken.push(Broken::new(format!("{ceilings}.budgets[{at}]"), message));
+        }
+    }
+    if broken.is_empty() {
+        let above = ceilings::apply(tokens, &LimitsSpec::default()).err().unwrap_or_default();
+        broken.extend(above.into_iter().map(|above| above.at(defaults)));
+    }
+    broken
+}
+
+/// The rules of limits that stand at `path`.
+fn limits(path: &str, spec: &LimitsSpec) -> Vec<Broken> {
+    let faults = Limits::check(spec).err().unwrap_or_default();
+    faults.iter().map(|fault| limit(path, fault)).collect()
+}
+
+fn limit(path: &str, fault: &LimitFault) -> Broken {
+    Broken::new(format!("{path}.{}", fault.field), format!("is {:?}: {}", fault.value, fault.remedy))
+}
+
+fn thresholds(path: &str, given: &[u8]) -> Option<Broken> {
+    let out_of_range = given.iter().position(|percent| !(1..=100).contains(percent));
+    let different: BTreeSet<_> = given.iter().collect();
+    match out_of_range {
+        Some(at) => Some(Broken::new(format!("{path}[{at}]"), "must be 1 to 100")),
+        None if different.len() < given.len() => Some(Broken::new(path, THRESHOLDS_MESSAGE)),
+        None if given.len() > MOST_THRESHOLDS => {
+            Some(Broken::new(path, format!("must have at most {MOST_THRESHOLDS}")))
+        }
+        None => None,
+    }
 }
 
 fn routes(spec: &RouterProxySpec) -> Vec<Broken> {
@@ -150,15 +221,16 @@ fn namespaces(allowed: &AllowedNamespaces) -> Option<Broken> {
     if allowed.selector.is_some() != (allowed.from == NamespacesFrom::Selector) {
         return Some(Broken::new(field, "selector belongs to from: Selector, and only to it"));
     }
-    let demands = allowed.selector.iter().flat_map(|selector| &selector.match_expressions).enumerate();
+    selector(&format!("{field}.selector"), allowed.selector.as_ref()?)
+}
+
+/// The rule of a selector that stands at `path`.
+pub(crate) fn selector(path: &str, selector: &LabelSelector) -> Option<Broken> {
     let takes_values = |operator| matches!(operator, SelectorOperator::In | SelectorOperator::NotIn);
-    demands
-        .filter(|(_, demand)| takes_values(demand.operator) == demand.values.is_empty())
-        .map(|(at, _)| {
-            let field = format!("{field}.selector.matchExpressions[{at}]");
-            Broken::new(field, "In and NotIn need values; Exists and DoesNotExist take none")
-        })
-        .next()
+    let mut demands = selector.match_expressions.iter();
+    let at = demands.position(|demand| takes_values(demand.operator) == demand.values.is_empty())?;
+    let field = format!("{path}.matchExpressions[{at}]");
+    Some(Broken::new(field, "In and NotIn need values; Exists and DoesNotExist take none"))
 }
 
 /// Reads a duration and holds it against its bounds.

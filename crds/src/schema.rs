@@ -2,6 +2,8 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use crate::{limits, pricing};
+
 /// A Go-style duration as [`la_core::duration::parse`] reads it.
 pub(crate) const DURATION: &str = "^([0-9]+(h|m|s|ms))+$";
 
@@ -50,6 +52,14 @@ pub(crate) fn explain(pattern: &str) -> String {
         SIZE => "must be a size such as `1Gi`, without fraction or sign",
         QUANTITY => "must be a quantity such as `500m` or `128Mi`",
         IMAGE => "must be an image reference",
+        limits::BUDGET_NAME => "must consist of letters, digits, `-` and `_`",
+        limits::AMOUNT => {
+            "must be above zero and written in digits, in quotes, with at most 9 after a point for USD"
+        }
+        limits::TIME_ZONE => "must be a time zone of the IANA database such as UTC or Europe/Berlin",
+        pricing::PER_MILLION => {
+            "must be US dollars with digits and a point only, such as \"0.125\", at most six after the point"
+        }
         METADATA_KEY => "must be a key of a label, such as `team` or `example.com/team`",
         LABEL_VALUE => "must be the value of a label: letters, digits, `-`, `_` and `.`",
         _ => return format!("must match {pattern}"),

@@ -4,10 +4,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube_derive::{CustomResource, KubeSchema};
+use la_core::price::Override;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::{pricing, schema};
 
 /// A vendor's API and the accounts that pay for it.
 ///
@@ -53,6 +54,21 @@ pub struct UpstreamProviderSpec {
     /// How long each phase of a request may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+
+    /// What models cost.
+    #[serde(default, skip_serializing_if = "Pricing::is_empty")]
+    pub pricing: Pricing,
+}
+
+/// What models cost, where it is not what the built-in table says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Pricing {
+    /// Prices and limits of single models, each model once, at most 64. For a model of the built-in table
+    /// what is not given keeps its place; any other model needs all five prices and both limits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "pricing::overrides")]
+    pub overrides: Vec<Override>,
 }
 
 /// Whose API a provider speaks.
@@ -282,6 +298,13 @@ impl Default for Timeouts {
             idle: default_idle(),
             total: default_total(),
         }
+    }
+}
+
+impl Pricing {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.overrides.is_empty()
     }
 }
 

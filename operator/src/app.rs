@@ -11,12 +11,12 @@ use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config};
 use la_crds::names::{LABEL_MANAGED_BY, LABEL_PROXY, MANAGER};
-use la_crds::{RouterProxy, RouterToken, UpstreamProvider};
+use la_crds::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::RunArgs;
-use crate::controllers::{router_proxy, router_token, run, upstream_provider};
+use crate::controllers::{router_budget, router_proxy, router_token, run, upstream_provider};
 use crate::events::Events;
 use crate::lease::{Leadership, LeaseError};
 use crate::metrics::Metrics;
@@ -58,6 +58,7 @@ pub enum RunError {
 /// The writing halves of the stores.
 struct Writers {
     tokens: Writer<RouterToken>,
+    budgets: Writer<RouterBudget>,
     providers: Writer<UpstreamProvider>,
     proxies: Writer<RouterProxy>,
     namespaces: Writer<Namespace>,
@@ -145,15 +146,17 @@ fn assemble(
 
 fn stores() -> (Stores, Writers) {
     let (tokens, tokens_writer) = store();
+    let (budgets, budgets_writer) = store();
     let (providers, providers_writer) = store();
     let (proxies, proxies_writer) = store();
     let (namespaces, namespaces_writer) = store();
     let (secrets, secrets_writer) = store();
     let (sets, sets_writer) = store();
     let (pods, pods_writer) = store();
-    let stores = Stores { tokens, providers, proxies, namespaces, secrets, sets, pods };
+    let stores = Stores { tokens, budgets, providers, proxies, namespaces, secrets, sets, pods };
     let writers = Writers {
         tokens: tokens_writer,
+        budgets: budgets_writer,
         providers: providers_writer,
         proxies: proxies_writer,
         namespaces: namespaces_writer,
@@ -172,6 +175,9 @@ async fn watch_all(shared: &Arc<Shared>, writers: Writers, health: &Arc<WatchHea
     tokio::join!(
         watch::follow("routertokens", all(shared, watch::config()), writers.tokens, health(), |c| {
             triggers::token(shared, c);
+        }),
+        watch::follow("routerbudgets", all(shared, watch::config()), writers.budgets, health(), |c| {
+            triggers::budget(shared, c);
         }),
         watch::follow("upstreamproviders", all(shared, watch::config()), writers.providers, health(), |c| {
             triggers::provider(shared, c);
@@ -210,6 +216,7 @@ async fn reconcile_all(shared: Arc<Shared>) {
     let stores = &shared.stores;
     let filled = join_all([
         ready(&stores.tokens),
+        ready(&stores.budgets),
         ready(&stores.providers),
         ready(&stores.proxies),
         ready(&stores.namespaces),
@@ -220,13 +227,15 @@ async fn reconcile_all(shared: Arc<Shared>) {
     filled.await;
     tracing::info!(tokens = stores.tokens.len(), proxies = stores.proxies.len(), "every object is known");
     let of = |shared: &Arc<Shared>| Arc::clone(shared);
-    let (tokens, providers, proxies) = (
+    let (tokens, budgets, providers, proxies) = (
         (stores.tokens.clone(), shared.queues.tokens.clone()),
+        (stores.budgets.clone(), shared.queues.budgets.clone()),
         (stores.providers.clone(), shared.queues.providers.clone()),
         (stores.proxies.clone(), shared.queues.proxies.clone()),
     );
     tokio::join!(
         run::run("RouterToken", of(&shared), tokens, router_token::reconcile),
+        run::run("RouterBudget", of(&shared), budgets, router_budget::reconcile),
         run::run("UpstreamProvider", of(&shared), providers, upstream_provider::reconcile),
         run::run("RouterProxy", of(&shared), proxies, router_proxy::reconcile),
     );

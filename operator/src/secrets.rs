@@ -1,7 +1,7 @@
-//! The Secrets that UpstreamProviders name.
+//! The Secrets that UpstreamProviders and the ledgers of RouterProxies name.
 //!
-//! Their metadata is watched only in namespaces that have an UpstreamProvider; their content is read when a
-//! provider names them, and again only after it changed.
+//! Their metadata is watched only in namespaces that have such an object; their content is read when one
+//! names them, and again only after it changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,7 +93,7 @@ impl ProviderSecrets {
         Ok(contents)
     }
 
-    /// Stops watching namespaces that have no provider any more, and forgets what was read there.
+    /// Stops watching namespaces that name none any more, and forgets what was read there.
     pub(crate) fn keep_only(&self, namespaces: &BTreeSet<String>) {
         let keep = |name: &String| namespaces.contains(name);
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| keep(name));

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt as _};
-use la_crds::{RouterProxy, RouterToken, UpstreamProvider};
+use la_crds::compile::Labels;
+use la_crds::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
 use crate::events::Events;
 use crate::frames::Frames;
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
 pub(crate) struct Stores {
     /// Every RouterToken.
     pub(crate) tokens: Store<RouterToken>,
+    /// Every RouterBudget.
+    pub(crate) budgets: Store<RouterBudget>,
     /// Every UpstreamProvider.
     pub(crate) providers: Store<UpstreamProvider>,
     /// Every RouterProxy.
@@ -53,6 +56,8 @@ pub(crate) struct Stores {
 pub(crate) struct Queues {
     /// RouterTokens.
     pub(crate) tokens: Queue<RouterToken>,
+    /// RouterBudgets.
+    pub(crate) budgets: Queue<RouterBudget>,
     /// UpstreamProviders.
     pub(crate) providers: Queue<UpstreamProvider>,
     /// RouterProxies.
@@ -90,7 +95,7 @@ pub(crate) struct Shared {
 impl Queues {
     /// Empty queues.
     pub(crate) fn new() -> Self {
-        Self { tokens: Queue::new(), providers: Queue::new(), proxies: Queue::new() }
+        Self { tokens: Queue::new(), budgets: Queue::new(), providers: Queue::new(), proxies: Queue::new() }
     }
 }
 
@@ -98,6 +103,19 @@ impl Stores {
     /// The RouterTokens that name `proxy`.
     pub(crate) fn tokens_of(&self, proxy: &ObjectName) -> Vec<Arc<RouterToken>> {
         self.tokens.state_filter(|token| proxy_of(token) == *proxy)
+    }
+
+    /// The RouterBudgets that name `proxy` and are not on their way out.
+    pub(crate) fn budgets_of(&self, proxy: &ObjectName) -> Vec<Arc<RouterBudget>> {
+        self.budgets.state_filter(|budget| {
+            budget.metadata.deletion_timestamp.is_none() && proxy_of_budget(budget) == *proxy
+        })
+    }
+
+    /// The labels of a namespace, if it is known.
+    pub(crate) fn labels_of(&self, namespace: &str) -> Option<Labels> {
+        let found = self.namespaces.get(&ObjectRef::new(namespace))?;
+        Some(found.metadata.labels.clone().unwrap_or_default())
     }
 
     /// The pods that carry the label of `proxy`.
@@ -112,4 +130,9 @@ impl Stores {
 /// The proxy that `token` names.
 pub(crate) fn proxy_of(token: &RouterToken) -> ObjectName {
     ObjectName::new(token.proxy_namespace(), &token.spec.proxy_ref.name)
+}
+
+/// The proxy that `budget` names.
+pub(crate) fn proxy_of_budget(budget: &RouterBudget) -> ObjectName {
+    ObjectName::new(budget.proxy_namespace(), &budget.spec.proxy_ref.name)
 }

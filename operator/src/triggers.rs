@@ -8,12 +8,12 @@ use kube::core::PartialObjectMeta;
 use kube::{Resource, ResourceExt as _};
 use la_crds::names::{LABEL_PROXY, snapshot_secret};
 use la_crds::router_token::RouterTokenStatus;
-use la_crds::{RouterProxy, RouterToken, UpstreamProvider};
+use la_crds::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
 use crate::controllers::router_token::records;
 use crate::controllers::{router_proxy, upstream_provider};
 use crate::names::{ObjectName, TOKEN_ANNOTATION};
-use crate::shared::{Queues, Shared, Stores, proxy_of};
+use crate::shared::{Queues, Shared, Stores, proxy_of, proxy_of_budget};
 use crate::watch::Change;
 
 /// A RouterToken: itself when people changed it, its proxy when what is served changed.
@@ -27,8 +27,29 @@ pub(crate) fn token(shared: &Shared, change: Change<'_, RouterToken>) {
     let served = |t: &'_ RouterToken| {
         (t.uid(), t.spec.clone(), t.status.as_ref().map(texts), t.metadata.deletion_timestamp.clone())
     };
-    if change.differs(served) {
+    let labelled = change.differs(|t| t.metadata.labels.clone());
+    if labelled {
+        // Which RouterBudgets cover it, and whether one of them is faulty.
+        push_token(&shared.queues, token);
+    }
+    if labelled || change.differs(served) {
         push_proxy(&shared.queues, &proxy_of(token));
+    }
+    if labelled || change.differs(own) {
+        push_budgets_of(shared, &proxy_of(token));
+    }
+}
+
+/// A RouterBudget: itself, its proxy, and the tokens that it covers or covered.
+pub(crate) fn budget(shared: &Shared, change: Change<'_, RouterBudget>) {
+    let Some(budget) = change.newest() else { return };
+    if change.differs(|b| (b.uid(), b.metadata.generation, b.metadata.deletion_timestamp.clone())) {
+        let (name, proxy) = (ObjectName::of(budget), proxy_of_budget(budget));
+        shared.queues.budgets.push_named(&name.namespace, &name.name);
+        push_proxy(&shared.queues, &proxy);
+        for token in shared.stores.tokens_of(&proxy) {
+            push_token(&shared.queues, &token);
+        }
     }
 }
 
@@ -45,7 +66,7 @@ pub(crate) fn provider(shared: &Shared, change: Change<'_, UpstreamProvider>) {
     }
 }
 
-/// A RouterProxy: itself, and the tokens that name it.
+/// A RouterProxy: itself, and the tokens and budgets that name it.
 pub(crate) fn proxy(shared: &Arc<Shared>, change: Change<'_, RouterProxy>) {
     let Some(proxy) = change.newest() else { return };
     if !change.differs(|p| (p.uid(), p.metadata.generation)) {
@@ -60,16 +81,24 @@ pub(crate) fn proxy(shared: &Arc<Shared>, change: Change<'_, RouterProxy>) {
     for token in shared.stores.tokens_of(&name) {
         push_token(&shared.queues, &token);
     }
+    push_budgets_of(shared, &name);
 }
 
-/// A namespace whose labels changed: its tokens, and every proxy that chooses namespaces by label.
+/// A namespace whose labels changed: its tokens, and every proxy that chooses namespaces by label, or has a
+/// budget that does.
 pub(crate) fn namespace(shared: &Shared, change: Change<'_, Namespace>) {
     let Some(namespace) = change.newest().filter(|_| change.differs(|n| n.metadata.labels.clone())) else {
         return;
     };
     for proxy in shared.stores.proxies.state() {
-        if proxy.spec.tokens.allowed_namespaces.selector.is_some() {
-            push_proxy(&shared.queues, &ObjectName::of(proxy.as_ref()));
+        let name = ObjectName::of(proxy.as_ref());
+        let budgets = shared.stores.budgets_of(&name);
+        let pooled = budgets.iter().any(|budget| budget.spec.applies_to.namespace_selector.is_some());
+        if pooled || proxy.spec.tokens.allowed_namespaces.selector.is_some() {
+            push_proxy(&shared.queues, &name);
+        }
+        if pooled {
+            push_budgets_of(shared, &name);
         }
     }
     for token in shared.stores.tokens.state() {
@@ -108,7 +137,8 @@ pub(crate) fn pod(shared: &Shared, change: Change<'_, Pod>) {
     of_proxy(shared, change);
 }
 
-/// A Secret that some provider may name: the providers that do, and their proxies.
+/// A Secret that some provider or proxy may name: the providers that do, their proxies, and the proxies that
+/// do.
 pub(crate) fn provider_secret(stores: &Stores, queues: &Queues, secret: &ObjectName) {
     for provider in stores.providers.state() {
         let name = ObjectName::of(provider.as_ref());
@@ -117,6 +147,13 @@ pub(crate) fn provider_secret(stores: &Stores, queues: &Queues, secret: &ObjectN
         {
             queues.providers.push_named(&name.namespace, &name.name);
             push_users_of(stores, queues, &name);
+        }
+    }
+    for proxy in stores.proxies.state() {
+        let name = ObjectName::of(proxy.as_ref());
+        let named = proxy.spec.ledger.url_secret().is_some_and(|url| url.name == secret.name);
+        if named && name.namespace == secret.namespace {
+            push_proxy(queues, &name);
         }
     }
 }
@@ -136,6 +173,13 @@ fn push_users_of(stores: &Stores, queues: &Queues, provider: &ObjectName) {
         if name.namespace == provider.namespace && leads_there {
             push_proxy(queues, &name);
         }
+    }
+}
+
+fn push_budgets_of(shared: &Shared, proxy: &ObjectName) {
+    for budget in shared.stores.budgets_of(proxy) {
+        let name = ObjectName::of(budget.as_ref());
+        shared.queues.budgets.push_named(&name.namespace, &name.name);
     }
 }
 

@@ -14,14 +14,17 @@ use la_core::token::VerifyingKey;
 use crate::conditions::reason;
 use crate::router_proxy::NamespacesFrom;
 use crate::rules::Broken;
-use crate::{RouterProxy, RouterToken, UpstreamProvider};
+use crate::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
+mod admission;
 mod credentials;
 mod providers;
 mod routes;
 #[cfg(test)]
 mod tests;
 mod tokens;
+
+pub use admission::{Admission, Admitted, Labels};
 
 /// Everything that decides what one proxy serves. Has no `Debug`, because Kubernetes' Secrets show theirs.
 #[derive(Clone, Copy)]
@@ -32,8 +35,10 @@ pub struct World<'a> {
     pub providers: &'a [UpstreamProvider],
     /// Tokens that name this proxy, with the texts minted for them. Others are not considered.
     pub tokens: &'a [MintedToken<'a>],
+    /// Budgets that name this proxy. Others are not considered.
+    pub budgets: &'a [RouterBudget],
     /// Labels of every namespace, by name.
-    pub namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
+    pub namespaces: &'a BTreeMap<String, Labels>,
     /// Secrets by namespace and name.
     pub secrets: &'a BTreeMap<(String, String), Secret>,
     /// Keys that sign tokens.
@@ -106,12 +111,12 @@ pub fn compile(world: &World<'_>) -> Compiled {
     let routed = routes::compile(world, &place, &mut faults);
     snapshot.routes = routed.routes;
     snapshot.providers = routed.providers;
-    snapshot.tokens = tokens::compile(world, &place, &mut faults);
+    (snapshot.tokens, snapshot.pools) = tokens::compile(world, &place, &mut faults);
     Compiled { snapshot, credentials: routed.credentials, faults }
 }
 
 /// Whether `proxy` admits RouterTokens of `namespace`, which has these labels.
-pub fn admits(proxy: &RouterProxy, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+pub fn admits(proxy: &RouterProxy, namespace: &str, labels: &Labels) -> bool {
     let allowed = &proxy.spec.tokens.allowed_namespaces;
     match allowed.from {
         NamespacesFrom::Same => proxy.metadata.namespace.as_deref() == Some(namespace),

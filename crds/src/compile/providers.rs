@@ -48,7 +48,12 @@ pub(super) fn resolve(provider: &UpstreamProvider, world: &World<'_>) -> Resolve
     };
     let backend = snapshot::Backend::Anthropic { base_url: backend.base_url.clone(), accounts };
     Resolved {
-        provider: Provider { name: place.name, backend, timeouts, pricing: Vec::new() },
+        provider: Provider {
+            name: place.name,
+            backend,
+            timeouts,
+            pricing: provider.spec.pricing.overrides.clone(),
+        },
         credentials,
         faults,
     }

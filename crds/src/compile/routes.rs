@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use la_core::credential::Credentials;
 use la_core::snapshot::{Provider, Route};
 
-use super::{ObjectFault, Place, World, providers};
+use super::{Mode, ObjectFault, Place, World, providers};
 use crate::conditions::reason;
+use crate::router_proxy::SecretKey;
 use crate::rules;
 
 /// Routes, and all that they lead to.
@@ -19,7 +20,24 @@ pub(super) struct Routed {
 /// The rules that the proxy itself breaks.
 pub(super) fn faults_of_proxy(world: &World<'_>, place: &Place) -> Vec<ObjectFault> {
     let broken = rules::router_proxy(&place.name, &world.proxy.spec);
-    broken.into_iter().map(|broken| place.broken(broken)).collect()
+    let mut faults: Vec<_> = broken.into_iter().map(|broken| place.broken(broken)).collect();
+    if world.mode == Mode::Cluster {
+        faults.extend(ledger_fault(world, place));
+    }
+    faults
+}
+
+/// Pods cannot start without the Secret that they mount.
+fn ledger_fault(world: &World<'_>, place: &Place) -> Option<ObjectFault> {
+    let SecretKey { name, key } = world.proxy.spec.ledger.url_secret()?;
+    let field = |part: &str| format!("spec.ledger.redis.urlSecretRef.{part}");
+    let Some(secret) = world.secrets.get(&(place.namespace.clone(), name.clone())) else {
+        let message = format!("Secret {}/{name} does not exist", place.namespace);
+        return Some(place.fault(field("name"), reason::SECRET_NOT_FOUND, message));
+    };
+    let found = secret.data.as_ref().is_some_and(|data| data.contains_key(key));
+    let message = || format!("Secret {name} has no key {key:?}");
+    (!found).then(|| place.fault(field("key"), reason::SECRET_KEY_NOT_FOUND, message()))
 }
 
 /// Compiles the routes. Only providers that a route leads to are published; all of the namespace are checked.

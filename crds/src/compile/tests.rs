@@ -7,6 +7,8 @@ use la_core::snapshot::{Backend, CredentialSource};
 use super::*;
 use crate::manifests::{self, Manifests};
 
+mod pools;
+
 const WORLD: &str = r#"
 apiVersion: router.link-assistant.dev/v1alpha1
 kind: RouterProxy
@@ -74,6 +76,7 @@ fn compiled(manifests: &Manifests, mode: Mode) -> Compiled {
         proxy: &manifests.proxies[0],
         providers: &manifests.providers,
         tokens: &tokens,
+        budgets: &manifests.budgets,
         namespaces: &manifests.namespaces,
         secrets: &manifests.secrets,
         keys: &[],
@@ -219,7 +222,7 @@ fn token_of_a_namespace_that_is_not_admitted_is_left_out() {
         assert_eq!(
             faults,
             [
-                "RouterToken/agent spec.proxyRef: NamespaceNotAdmitted: RouterProxy platform/gateway does not admit tokens of namespace team-a"
+                "RouterToken/agent spec.proxyRef: NamespaceNotAdmitted: RouterProxy platform/gateway does not admit tokens of namespace team-a; see its tokens.allowedNamespaces"
             ]
         );
         assert!(compiled.snapshot.tokens.is_empty());
@@ -288,4 +291,85 @@ fn fault_is_located_in_its_file() {
         manifests.locate(&compiled.faults[0]).to_string(),
         "world.yaml: UpstreamProvider platform/team: spec.backend.anthropic.accounts[0].credential.oauth.secretRef.name: Secret platform/gone does not exist"
     );
+}
+
+#[test]
+fn limits_in_the_snapshot_are_those_in_force_and_a_token_above_a_ceiling_is_left_out() {
+    let (compiled, faults) = faults_of(
+        "  tokens: {allowedNamespaces",
+        "  tokens: {defaults: {concurrency: {limit: 2}}, ceilings: {maxRequests: 7, maxOutputTokens: 9}, allowedNamespaces",
+    );
+    assert_eq!(faults, [""; 0]);
+    let limits = &compiled.snapshot.tokens[0].limits;
+    assert_eq!((limits.max_requests, limits.max_output_tokens), (Some(7), Some(9)));
+    assert_eq!(limits.concurrency.as_ref().unwrap().limit, 2);
+    let (compiled, faults) =
+        faults_of("  tokens: {allowedNamespaces", "  tokens: {ceilings: {maxRequests: 6}, allowedNamespaces");
+    assert!(compiled.snapshot.tokens.is_empty());
+    assert_eq!(
+        faults,
+        [
+            "RouterToken/agent spec.limits.maxRequests: AboveCeiling: is \"7\": the proxy's tokens.ceilings.maxRequests allows at most \"6\"; ask for less"
+        ]
+    );
+}
+
+#[test]
+fn token_is_refused_while_the_limits_of_its_proxy_cannot_be_judged() {
+    let mut manifests = world(|text| text);
+    let calendar = serde_json::json!({ "budgets": [{ "name": "a", "unit": "USD", "limit": "1",
+        "window": { "calendar": { "every": "Day", "timeZone": "Mars/Base" } } }] });
+    manifests.proxies[0].spec.tokens.ceilings = serde_json::from_value(calendar).unwrap();
+    let compiled = compiled(&manifests, Mode::Cluster);
+    assert!(compiled.snapshot.tokens.is_empty());
+    let kinds: Vec<_> = compiled.faults.iter().map(|fault| (fault.kind, fault.field.as_str())).collect();
+    let zone = "spec.tokens.ceilings.budgets[0].window.calendar.timeZone";
+    assert_eq!(kinds, [("RouterProxy", zone), ("RouterToken", "spec.proxyRef")]);
+}
+
+#[test]
+fn prices_travel_with_their_provider_and_a_wrong_one_takes_its_credentials_away() {
+    let price = |more: &str| {
+        world(|text| {
+            text.replacen(
+                "  timeouts: {idle: 1m30s}",
+                &format!(
+                    "  timeouts: {{idle: 1m30s}}\n  pricing: {{overrides: [{{model: our-model{more}}}]}}"
+                ),
+                1,
+            )
+        })
+    };
+    let mut manifests = price(
+        ", perMillion: {input: \"1\", cacheWrite5m: \"1\", cacheWrite1h: \"1\", cacheRead: \"1\", output: \"1\"}, contextWindow: 9, maxOutputTokens: 9",
+    );
+    let served = compiled(&manifests, Mode::Cluster);
+    assert_eq!((served.snapshot.providers[1].pricing.len(), served.faults.len()), (1, 0));
+    let provider = manifests.providers.iter_mut().find(|p| !p.spec.pricing.is_empty()).unwrap();
+    provider.spec.pricing.overrides[0].context_window = None;
+    let refused = compiled(&manifests, Mode::Cluster);
+    assert_eq!(refused.faults[0].field, "spec.pricing.overrides[0].contextWindow");
+    assert_eq!(refused.credentials.keys().collect::<Vec<_>>(), ["company/key"]);
+}
+
+#[test]
+fn redis_without_its_secret_is_said_in_a_cluster() {
+    let redis = "  ledger: {redis: {urlSecretRef: {name: gone, key: url}}}\n  tokens: {allowed";
+    let (_, faults) = faults_of("  tokens: {allowed", redis);
+    assert_eq!(
+        faults,
+        [
+            "RouterProxy/gateway spec.ledger.redis.urlSecretRef.name: SecretNotFound: Secret platform/gone does not exist"
+        ]
+    );
+    let (_, faults) = faults_of("  tokens: {allowed", &redis.replace("gone", "key"));
+    assert_eq!(
+        faults,
+        [
+            "RouterProxy/gateway spec.ledger.redis.urlSecretRef.key: SecretKeyNotFound: Secret key has no key \"url\""
+        ]
+    );
+    let (_, faults) =
+        faults_of("  tokens: {allowed", &redis.replace("name: gone, key: url", "name: key, key: api-key"));
+    assert_eq!(faults, [""; 0]);
 }

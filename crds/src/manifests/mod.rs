@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::compile::ObjectFault;
 use crate::names::{API_VERSION, GROUP};
 use crate::rules::{self, Broken};
-use crate::{RouterProxy, RouterToken, UpstreamProvider};
+use crate::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
 mod core_kinds;
 mod document;
@@ -35,6 +36,8 @@ pub struct Manifests {
     pub providers: Vec<UpstreamProvider>,
     /// The tokens.
     pub tokens: Vec<RouterToken>,
+    /// The budgets that tokens share.
+    pub budgets: Vec<RouterBudget>,
     /// Secrets by namespace and name.
     pub secrets: BTreeMap<(String, String), Secret>,
     /// Labels of every namespace that is named anywhere, by name. Each has `kubernetes.io/metadata.name`.
@@ -84,7 +87,8 @@ pub struct Reading {
     pub manifests: Manifests,
     /// Every fault found, in the order of the files.
     pub faults: Vec<ManifestFault>,
-    /// Whether a document is not YAML at all, so that nobody can say which objects are in it.
+    /// Whether nobody can say what is missing: a document is not YAML at all, or a RouterBudget is faulty, so
+    /// that the tokens it covers would go without it.
     pub is_partial: bool,
 }
 
@@ -110,6 +114,7 @@ pub fn read_usable(files: &[(String, String)]) -> Reading {
             }
         }
     }
+    is_partial |= reader.lacks_budget;
     let (manifests, faults) = reader.finish();
     Reading { manifests, faults, is_partial }
 }
@@ -146,6 +151,7 @@ struct Reader {
     read: Manifests,
     faults: Vec<ManifestFault>,
     shapes: Shapes,
+    lacks_budget: bool,
 }
 
 impl Reader {
@@ -155,6 +161,12 @@ impl Reader {
                 let shape = &self.shapes.router_token;
                 let token = object.typed(shape, |token: &RouterToken| rules::router_token(&token.spec));
                 self.keep(object, token, |read, _, token| read.tokens.push(token));
+            }
+            (API_VERSION, "RouterBudget") => {
+                let shape = &self.shapes.router_budget;
+                let budget = object.typed(shape, |budget: &RouterBudget| rules::router_budget(&budget.spec));
+                self.lacks_budget |= !object.is_faultless();
+                self.keep(object, budget, |read, _, budget| read.budgets.push(budget));
             }
             (API_VERSION, "UpstreamProvider") => {
                 let shape = &self.shapes.upstream_provider;
@@ -180,7 +192,7 @@ impl Reader {
                     read.namespaces.entry(name).or_default().extend(labels);
                 });
             }
-            (version, "RouterToken" | "UpstreamProvider" | "RouterProxy") => {
+            (version, "RouterToken" | "RouterBudget" | "UpstreamProvider" | "RouterProxy") => {
                 let message = format!("is {version:?}, this la-router reads {API_VERSION} only");
                 object.fault("apiVersion", message);
                 self.faults.extend(object.into_faults());
@@ -194,7 +206,7 @@ impl Reader {
             }
             (version, kind) => {
                 let message = format!(
-                    "{version:?} {kind:?} is not read here; RouterToken, UpstreamProvider and RouterProxy of {GROUP} are, and Secret and Namespace of v1"
+                    "{version:?} {kind:?} is not read here; RouterToken, RouterBudget, UpstreamProvider and RouterProxy of {GROUP} are, and Secret and Namespace of v1"
                 );
                 object.fault("kind", message);
                 self.faults.extend(object.into_faults());
@@ -228,8 +240,15 @@ impl Reader {
     }
 
     fn finish(mut self) -> (Manifests, Vec<ManifestFault>) {
-        let unserved: Vec<_> =
-            self.read.tokens.iter().filter_map(|token| self.proxy_missing(token)).collect();
+        let tokens = self.read.tokens.iter().filter_map(|token| {
+            let wanted = (token.proxy_namespace(), token.spec.proxy_ref.name.as_str());
+            self.proxy_missing("RouterToken", &token.metadata, wanted)
+        });
+        let budgets = self.read.budgets.iter().filter_map(|budget| {
+            let wanted = (budget.proxy_namespace(), budget.spec.proxy_ref.name.as_str());
+            self.proxy_missing("RouterBudget", &budget.metadata, wanted)
+        });
+        let unserved: Vec<_> = tokens.chain(budgets).collect();
         self.faults.extend(unserved);
         for (name, labels) in &mut self.read.namespaces {
             labels.insert("kubernetes.io/metadata.name".to_owned(), name.clone());
@@ -238,18 +257,21 @@ impl Reader {
     }
 
     /// A proxy with faults of its own is there, and reported already.
-    fn proxy_missing(&self, token: &RouterToken) -> Option<ManifestFault> {
-        let (namespace, name) = (token.proxy_namespace(), &token.spec.proxy_ref.name);
-        let wanted = ("RouterProxy".to_owned(), namespace.to_owned(), name.clone());
+    fn proxy_missing(
+        &self,
+        kind: &str,
+        meta: &ObjectMeta,
+        (namespace, name): (&str, &str),
+    ) -> Option<ManifestFault> {
+        let wanted = ("RouterProxy".to_owned(), namespace.to_owned(), name.to_owned());
         if self.read.files.contains_key(&wanted) {
             return None;
         }
         let own = |part: &Option<String>| part.clone().unwrap_or_default();
-        let meta = &token.metadata;
-        let identity = ("RouterToken".to_owned(), own(&meta.namespace), own(&meta.name));
+        let identity = (kind.to_owned(), own(&meta.namespace), own(&meta.name));
         Some(ManifestFault {
             file: self.read.files.get(&identity).cloned().unwrap_or_default(),
-            object: format!("RouterToken {}/{}", identity.1, identity.2),
+            object: format!("{kind} {}/{}", identity.1, identity.2),
             field: "spec.proxyRef".to_owned(),
             message: format!("RouterProxy {namespace}/{name} is in none of the files"),
         })

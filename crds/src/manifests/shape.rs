@@ -49,6 +49,7 @@ pub(crate) struct Shape {
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Shapes {
+    pub(super) router_budget: Shape,
     pub(super) router_proxy: Shape,
     pub(super) router_token: Shape,
     pub(super) upstream_provider: Shape,

@@ -78,8 +78,8 @@ fn folder_with_five_faults_gives_five_lines_with_file_object_and_field() {
         [
             "claude.yaml: UpstreamProvider platform/claude: spec.timeouts.idle: must be a duration such as `24h`, `1h30m` or `250ms`",
             "claude.yaml: UpstreamProvider platform/claude: spec.backend.anthropic.baseURL: must be http(s)://HOST[:PORT][/PREFIX] without user, query, fragment or a slash at its end",
-            "gateway.yaml: RouterProxy platform/gateway: spec.replicas: an embedded ledger belongs to one replica; replicas must be 0 or 1",
-            "gateway.yaml: RouterToken team-a/agent: spec.secretname: is not a field here; known are adopt, duration, label, limits, outputs, proxyRef, reclaimPolicy, renewBefore, renewBeforePercentage, secretName, secretTemplate, suspend",
+            "gateway.yaml: RouterProxy platform/gateway: spec.replicas: an embedded or memory ledger belongs to one replica; set ledger.redis, or replicas to 0 or 1",
+            "gateway.yaml: RouterToken team-a/agent: spec.secretname: is not a field here; known are adopt, budgetThresholds, duration, label, limits, outputs, proxyRef, reclaimPolicy, renewBefore, renewBeforePercentage, secretName, secretTemplate, suspend",
             "gateway.yaml: RouterToken team-a/agent: spec.secretName: is missing",
         ]
     );
@@ -168,6 +168,33 @@ fn token_of_a_proxy_in_no_file_is_refused() {
             "a.yaml: RouterToken default/agent: spec.proxyRef: RouterProxy default/gateway is in none of the files"
         ]
     );
+}
+
+#[test]
+fn budget_of_a_proxy_in_no_file_is_refused() {
+    let budget = table()["base"]["RouterBudget"].to_string();
+    let faults = read_texts(&[("a.yaml", &budget)]).unwrap_err();
+    assert_eq!(
+        faults,
+        [
+            "a.yaml: RouterBudget default/team: spec.proxyRef: RouterProxy default/gateway is in none of the files"
+        ]
+    );
+}
+
+#[test]
+fn folder_with_a_faulty_budget_is_partial_so_that_nobody_goes_without_it() {
+    let table = table();
+    let proxy = ("a.yaml".to_owned(), table["base"]["RouterProxy"].to_string());
+    let mut budget = table["base"]["RouterBudget"].clone();
+    assert!(!read_usable(&[proxy.clone(), ("b.yaml".to_owned(), budget.to_string())]).is_partial);
+    budget["spec"]["budgets"][0]["limit"] = json!("0");
+    let reading = read_usable(&[proxy.clone(), ("b.yaml".to_owned(), budget.to_string())]);
+    assert!(reading.is_partial && reading.manifests.budgets.is_empty(), "{:?}", reading.faults);
+    let mut token = table["base"]["RouterToken"].clone();
+    token["spec"]["limits"] = json!({ "maxRequests": 0 });
+    let reading = read_usable(&[proxy, ("b.yaml".to_owned(), token.to_string())]);
+    assert!(!reading.is_partial, "a faulty token is left out, and refused");
 }
 
 #[test]

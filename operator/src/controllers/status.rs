@@ -1,7 +1,9 @@
 //! Writing a status: only when it differs, and only onto the object it was decided on.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -10,6 +12,12 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::names::STATUS_MANAGER;
+
+/// Least seconds between two writes of use alone.
+pub(crate) const USAGE_PERIOD_SECONDS: i64 = 10;
+
+/// After a write that was decided on old knowledge: the newer object is on its way here.
+pub(crate) const AFTER_CONFLICT: Duration = Duration::from_millis(50);
 
 /// Why a status was not written.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +29,13 @@ impl StatusError {
     pub(crate) fn is_outdated(&self) -> bool {
         matches!(self.0.as_ref(), kube::Error::Api(status) if matches!(status.code, 404 | 409))
     }
+}
+
+/// How long to wait at `now` for `due`.
+pub(crate) fn wait_until(due: Timestamp, now: Timestamp) -> Duration {
+    let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+    // Timers run on another clock: looking just before the time would be looking twice.
+    wait.saturating_add(Duration::from_millis(50))
 }
 
 /// Writes `wanted` as the status of `object`, whose status is `found`, and gives the object as it is then.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -27,6 +28,8 @@ pub(crate) mod spread;
 pub(crate) struct PodState {
     /// What it last reported, unless it cannot be reached now.
     pub(crate) report: Option<Report>,
+    /// When it did.
+    pub(crate) reported_at: Option<Instant>,
     /// Why it cannot be reached.
     pub(crate) unreachable: Option<String>,
     /// Whether it is on its way out.
@@ -94,6 +97,11 @@ impl Fleet {
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let own = links.iter().filter(|(_, link)| link.proxy == *proxy);
         own.map(|(pod, link)| (pod.name.clone(), link.state.borrow().clone())).collect()
+    }
+
+    /// Whether any pod of `proxy` reports.
+    pub(crate) fn reports(&self, proxy: &ObjectName) -> bool {
+        self.pods_of(proxy).values().any(|pod| pod.report.is_some())
     }
 
     /// Whether there are pods of `proxy`, and all of them serve a snapshot of at least `order`.

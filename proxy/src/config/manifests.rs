@@ -100,7 +100,7 @@ impl ManifestFolder {
     /// Every faultless object of the folder, and the faults of the others.
     ///
     /// A file that is not YAML could hold any object; what was served before stays, so that a slip while
-    /// writing revokes nothing.
+    /// writing revokes nothing. So it does while a RouterBudget is faulty, so that nobody goes without it.
     fn read(&self) -> Result<(Manifests, Vec<String>), LoadError> {
         let reading = read_usable(&read_files(&self.dir)?);
         let faults: Vec<String> = reading.faults.iter().map(ToString::to_string).collect();
@@ -118,6 +118,7 @@ impl ManifestFolder {
             proxy,
             providers: &manifests.providers,
             tokens: &tokens,
+            budgets: &manifests.budgets,
             namespaces: &manifests.namespaces,
             secrets: &manifests.secrets,
             keys: self.tokens.verifying(),

@@ -57,7 +57,7 @@ fn chart_and_samples_are_accepted_where_restricted_is_enforced() {
     assert!(said_against(&api, &root_user).unwrap().contains("restricted"), "the check sees nothing");
 
     api.apply(NAMESPACE, &chart).unwrap();
-    for sample in ["provider", "proxy", "token", "agent-job", "claude-code", "forwarder-job"] {
+    for sample in ["provider", "proxy", "budget", "token", "agent-job", "claude-code", "forwarder-job"] {
         let yaml = read(&format!("deploy/samples/{sample}.yaml")).unwrap();
         assert_eq!(said_against(&api, &yaml).unwrap(), "", "deploy/samples/{sample}.yaml");
     }
@@ -76,6 +76,9 @@ fn operator_has_its_rights_and_no_more(api: &ApiServer) {
     let cases = [
         ("watch", "routertokens.router.link-assistant.dev", "agents", true),
         ("patch", "routerproxies.router.link-assistant.dev --subresource=status", "agents", true),
+        ("watch", "routerbudgets.router.link-assistant.dev", "agents", true),
+        ("patch", "routerbudgets.router.link-assistant.dev --subresource=status", "agents", true),
+        ("create", "routerbudgets.router.link-assistant.dev", "agents", false),
         ("create", "secrets", "agents", true),
         ("patch", "pods", "agents", true),
         ("patch", "leases.coordination.k8s.io/la-router-operator", NAMESPACE, true),
@@ -103,7 +106,12 @@ fn tenants_write_tokens_only(api: &ApiServer) {
          roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: edit}, \
          subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: dev}]}";
     assert!(api.apply("agents", binding).is_ok(), "the role binding of a tenant");
-    let kinds = [("routertokens", true), ("upstreamproviders", false), ("routerproxies", false)];
+    let kinds = [
+        ("routertokens", true),
+        ("routerbudgets", false),
+        ("upstreamproviders", false),
+        ("routerproxies", false),
+    ];
     let aggregated = || {
         let can_write =
             can(api, &["--as", "dev"], "create", "routertokens.router.link-assistant.dev", "agents");

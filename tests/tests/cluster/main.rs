@@ -2,6 +2,9 @@
 
 #[cfg(test)]
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
+#[cfg(test)]
 mod crashes;
 #[cfg(test)]
 #[cfg(test)]

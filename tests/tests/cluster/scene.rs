@@ -141,10 +141,20 @@ impl<'a> Scene<'a> {
 
     /// How many Events say `reason` of the object called `name`.
     pub(crate) fn events(&self, namespace: &str, name: &str, reason: &str) -> usize {
+        self.events_of(namespace, name, reason).len()
+    }
+
+    /// How often Events say it: the same Event again becomes a series.
+    pub(crate) fn times_said(&self, namespace: &str, name: &str, reason: &str) -> u64 {
+        let events = self.events_of(namespace, name, reason);
+        events.iter().map(|event| event["series"]["count"].as_u64().unwrap_or(1)).sum()
+    }
+
+    fn events_of(&self, namespace: &str, name: &str, reason: &str) -> Vec<Value> {
         let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
         let list = self.api.client().get(&path).unwrap().unwrap_or_default();
         let said = |event: &&Value| event["reason"] == reason && event["regarding"]["name"] == name;
-        list["items"].as_array().into_iter().flatten().filter(said).count()
+        list["items"].as_array().into_iter().flatten().filter(said).cloned().collect()
     }
 
     /// Waits for an Event.

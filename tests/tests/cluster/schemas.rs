@@ -39,6 +39,7 @@ fn merge(target: &mut Value, patch: &Value) {
 fn collection(namespace: &str, kind: &Value) -> String {
     let plural = match kind.as_str().unwrap() {
         "RouterToken" => "routertokens",
+        "RouterBudget" => "routerbudgets",
         "UpstreamProvider" => "upstreamproviders",
         "RouterProxy" => "routerproxies",
         other => panic!("{other} is no kind"),
@@ -105,13 +106,14 @@ fn defaults_of_the_server_are_those_of_the_manifests() {
     let (api, table) = (server(), table());
     let namespace = api.namespace("defaults").unwrap();
     let base = |kind: &str| table["base"][kind].clone();
-    let kinds = ["RouterProxy", "UpstreamProvider", "RouterToken"];
+    let kinds = ["RouterProxy", "UpstreamProvider", "RouterToken", "RouterBudget"];
     let files: Vec<_> = kinds.iter().map(|kind| ((*kind).to_owned(), base(kind).to_string())).collect();
     let read = la_crds::manifests::read(&files).unwrap();
     let mine = [
         serde_json::to_value(&read.proxies[0].spec).unwrap(),
         serde_json::to_value(&read.providers[0].spec).unwrap(),
         serde_json::to_value(&read.tokens[0].spec).unwrap(),
+        serde_json::to_value(&read.budgets[0].spec).unwrap(),
     ];
     for (kind, mine) in kinds.iter().zip(mine) {
         let theirs = api.client().create(&collection(&namespace, &json!(kind)), &base(kind)).unwrap();

@@ -73,7 +73,7 @@ fn chart_refuses_values_that_it_does_not_know() {
 fn kinds_are_kept_on_uninstall_unless_asked_otherwise() {
     let keep = |objects: &[Value]| -> Vec<Value> {
         let kinds = of_kind(objects, "CustomResourceDefinition");
-        assert_eq!(kinds.len(), 3);
+        assert_eq!(kinds.len(), 4);
         kinds.iter().map(|kind| kind["metadata"]["annotations"]["helm.sh/resource-policy"].clone()).collect()
     };
     assert!(keep(&render(&[]).unwrap()).iter().all(|policy| policy == "keep"));

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::checkout::{against_restricted, called, documents, files, of_kind, read, render, root, text};
 
-const KINDS: [&str; 3] = ["provider", "proxy", "token"];
+const KINDS: [&str; 4] = ["provider", "proxy", "budget", "token"];
 const AGENTS: [&str; 3] = ["agent-job", "claude-code", "forwarder-job"];
 
 fn sample(name: &str) -> String {
@@ -49,6 +49,7 @@ fn kinds_of_the_samples_follow_the_rules_of_the_product() {
         KINDS.iter().map(|name| (format!("{name}.yaml"), sample(name))).collect();
     let manifests = la_crds::manifests::read(&given).unwrap_or_else(|faults| panic!("{faults:#?}"));
     assert_eq!((manifests.proxies.len(), manifests.providers.len(), manifests.tokens.len()), (1, 1, 1));
+    assert_eq!(manifests.budgets.len(), 1);
     let proxy = &manifests.proxies[0];
     let reference = &manifests.tokens[0].spec.proxy_ref;
     assert_eq!(proxy.metadata.name.as_deref(), Some(reference.name.as_str()));

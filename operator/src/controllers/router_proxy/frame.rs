@@ -14,7 +14,6 @@ use kube::{Api, Resource, ResourceExt as _};
 use la_core::duration;
 use la_crds::RouterProxy;
 use la_crds::names::{service, service_account, stateful_set};
-use la_crds::router_proxy::Ledger;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -60,7 +59,6 @@ pub(super) async fn ensure(
 
 fn pods<'a>(shared: &'a Shared, proxy: &'a RouterProxy, owner: &Owner<'a>) -> Pods<'a> {
     let spec = &proxy.spec;
-    let Ledger::Embedded(ledger) = &spec.ledger;
     Pods {
         owner: owner.clone(),
         image: spec.image.as_deref().unwrap_or(&shared.settings.proxy_image),
@@ -68,8 +66,7 @@ fn pods<'a>(shared: &'a Shared, proxy: &'a RouterProxy, owner: &Owner<'a>) -> Po
         // The API server has checked the form.
         drain: duration::parse(&spec.shutdown.drain).unwrap_or(Duration::from_secs(30)),
         resources: json!(spec.resources),
-        storage_size: &ledger.storage.size,
-        storage_class: ledger.storage.storage_class_name.as_deref(),
+        ledger: &spec.ledger,
         request_log: spec.observability.request_log,
         admin_port: shared.settings.admin_port,
     }

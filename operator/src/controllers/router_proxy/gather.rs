@@ -29,7 +29,8 @@ pub(super) async fn compiled(
 ) -> Result<Compiled, ProxyError> {
     let name = ObjectName::of(proxy);
     let providers = providers(shared, proxy);
-    let named: BTreeSet<String> = providers.iter().flat_map(secret_names).collect();
+    let url = proxy.spec.ledger.url_secret().map(|secret| secret.name.clone());
+    let named: BTreeSet<String> = providers.iter().flat_map(secret_names).chain(url).collect();
     let secrets = shared.secrets.read(&name.namespace, &named).await?;
     let tokens = shared.stores.tokens_of(&name);
     let tokens: Vec<_> = tokens
@@ -42,6 +43,8 @@ pub(super) async fn compiled(
         // A token without any text serves nobody yet, and need not cost a generation.
         .filter(|minted| !minted.ids.is_empty())
         .collect();
+    let budgets: Vec<_> =
+        shared.stores.budgets_of(&name).iter().map(|budget| budget.as_ref().clone()).collect();
     let namespaces: BTreeMap<_, _> = shared
         .stores
         .namespaces
@@ -53,6 +56,7 @@ pub(super) async fn compiled(
         proxy,
         providers: &providers,
         tokens: &tokens,
+        budgets: &budgets,
         namespaces: &namespaces,
         secrets: &secrets,
         keys: std::slice::from_ref(&keys.token_check),

@@ -19,7 +19,7 @@ use la_crds::names::snapshot_secret;
 use self::decide::{Observed, Previous, decide, next_snapshot};
 use self::gather::Last;
 use crate::clock::{self, NoRandomness};
-use crate::controllers::status::{self, StatusError};
+use crate::controllers::status::{self, AFTER_CONFLICT, StatusError};
 use crate::names::{OBJECT_MANAGER, ObjectName};
 use crate::published::Edition;
 use crate::resources::Owner;
@@ -37,9 +37,6 @@ const PERIOD: Duration = Duration::from_secs(600);
 
 /// An object of somebody else is looked at again after this.
 const CONFLICT_PERIOD: Duration = Duration::from_secs(5);
-
-/// After a write that was decided on old knowledge: the newer object is on its way here.
-const AFTER_CONFLICT: Duration = Duration::from_millis(50);
 
 /// Why a RouterProxy could not be reconciled.
 #[derive(Debug, thiserror::Error)]

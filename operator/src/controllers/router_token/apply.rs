@@ -46,7 +46,10 @@ pub(super) async fn apply(
     if decision.step == Step::Rest && decision.notes.is_empty() {
         shared.events.forget(&object);
     }
-    shared.events.publish(decision.notes.clone(), &object).await;
+    // What is due once is told when the status that remembers it is written, and this step writes none.
+    if decision.step != Step::Store {
+        shared.events.publish(decision.notes.clone(), &object).await;
+    }
     Ok(after)
 }
 

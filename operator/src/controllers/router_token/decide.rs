@@ -11,20 +11,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use la_core::amount::Unit;
 use la_core::id::TokenId;
-use la_core::usage::Usage;
+use la_core::report::SubjectUsage;
 use la_crds::RouterToken;
 use la_crds::conditions::{self, Holds, Wanted, kind, reason};
 use la_crds::router_token::{RouterTokenStatus, TokenState, TokenText, TokenUsage};
 
 use super::records::{self, Older};
+use crate::controllers::budgets::{self, Rolling};
+use crate::controllers::status::{USAGE_PERIOD_SECONDS, wait_until};
 use crate::events::Note;
 
 /// How long a planned renewal waits for the pods before the new text is put into the Secret all the same.
 const PROGRAMMING_PATIENCE_SECONDS: i64 = 60;
-
-/// Least seconds between two writes of use alone.
-const USAGE_PERIOD_SECONDS: i64 = 10;
 
 /// Until a Secret that is not watched, because it is not ours, is looked at again.
 const FOREIGN_PERIOD: Duration = Duration::from_secs(15);
@@ -47,8 +47,21 @@ pub(crate) struct Observed<'a> {
     pub(crate) secret: SecretState,
     /// Whether every pod of the proxy knows the current id.
     pub(crate) served: bool,
-    /// Requests and tokens used, as the pods report.
-    pub(crate) used: Option<(u64, Usage)>,
+    /// What was used, as the pods report.
+    pub(crate) counted: Counted,
+}
+
+/// What pods report of a token's use.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counted {
+    /// Whether any pod reports.
+    pub(crate) reported: bool,
+    /// The token's own use.
+    pub(crate) own: Option<SubjectUsage>,
+    /// That of every RouterBudget that covers it.
+    pub(crate) pools: Vec<SubjectUsage>,
+    /// Rolling windows of its own budgets.
+    pub(crate) rolling: Rolling,
 }
 
 /// The proxy that a token names.
@@ -56,8 +69,13 @@ pub(crate) struct Observed<'a> {
 pub(crate) enum ProxyState {
     /// It does not exist.
     Missing,
-    /// It does not admit the token's namespace.
-    NotAdmitted,
+    /// It does not admit the token.
+    Refusing {
+        /// Why, one of [`reason`].
+        reason: &'static str,
+        /// Why, for a person.
+        message: String,
+    },
     /// Its signing keys are not known yet.
     Keyless,
     /// Tokens can be minted for it.
@@ -140,7 +158,7 @@ pub(crate) fn decide(seen: &Observed<'_>) -> Decision {
     let mut draft = Draft::new(seen);
     let step = match &seen.proxy {
         ProxyState::Missing => draft.proxy_missing(),
-        ProxyState::NotAdmitted => draft.not_admitted(),
+        ProxyState::Refusing { reason, message } => draft.blocked(reason, message.clone(), true),
         ProxyState::Keyless => draft.keyless(),
         ProxyState::Ready { key_id } => match &seen.secret {
             SecretState::Foreign { why } => draft.foreign(why),
@@ -164,6 +182,7 @@ impl<'a> Draft<'a> {
         status.observed_generation = seen.token.metadata.generation;
         let mut draft = Self { seen, status, notes: Vec::new(), wake: None };
         draft.count_use();
+        draft.judge_budgets();
         draft
     }
 
@@ -171,15 +190,6 @@ impl<'a> Draft<'a> {
         let (name, namespace) = (&self.seen.token.spec.proxy_ref.name, self.seen.token.proxy_namespace());
         let message = format!("RouterProxy {namespace}/{name} does not exist");
         self.blocked(reason::PROXY_NOT_FOUND, message, true)
-    }
-
-    fn not_admitted(&mut self) -> Step {
-        let own = self.seen.token.metadata.namespace.as_deref().unwrap_or_default();
-        let (name, namespace) = (&self.seen.token.spec.proxy_ref.name, self.seen.token.proxy_namespace());
-        let message = format!(
-            "RouterProxy {namespace}/{name} does not admit tokens of namespace {own}; see its tokens.allowedNamespaces"
-        );
-        self.blocked(reason::NAMESPACE_NOT_ADMITTED, message, true)
     }
 
     fn keyless(&mut self) -> Step {
@@ -376,34 +386,61 @@ impl<'a> Draft<'a> {
         self.set(kind::READY, false, reason::SUSPENDED, "suspend is set: requests are answered 403");
     }
 
+    /// Use is written down now and then, and at once when it is worth an Event.
     fn count_use(&mut self) {
-        let Some((requests, tokens)) = self.seen.used else { return };
+        let Some(own) = &self.seen.counted.own else { return };
+        let before = self.status.usage.take();
+        let told = before.as_ref().map(|usage| usage.windows.as_slice()).unwrap_or_default();
+        let rolling = &self.seen.counted.rolling;
+        let (windows, notes) = budgets::stand(told, &own.budgets, rolling, self.seen.now);
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let now = TokenUsage {
             observed_at: Time(Timestamp::from_second(self.seen.now.as_second()).unwrap_or(self.seen.now)),
-            requests: count(requests),
-            input_tokens: count(tokens.total_input()),
-            output_tokens: count(tokens.output_tokens),
+            requests: count(own.requests),
+            input_tokens: count(own.tokens.total_input()),
+            output_tokens: count(own.tokens.output_tokens),
+            cost_usd: Unit::Usd.text(own.nano_usd),
+            windows,
         };
-        let Some(before) = &self.status.usage else {
+        let Some(before) = before else {
+            self.notes.extend(notes);
             self.status.usage = Some(now);
             return;
         };
-        if (TokenUsage { observed_at: before.observed_at.clone(), ..now.clone() }) == *before {
-            return;
-        }
+        let same = TokenUsage { observed_at: before.observed_at.clone(), ..now.clone() } == before;
         let due = before.observed_at.0.as_second().saturating_add(USAGE_PERIOD_SECONDS);
-        if due <= self.seen.now.as_second() {
+        if same {
+            self.status.usage = Some(before);
+        } else if !notes.is_empty() || due <= self.seen.now.as_second() {
+            self.notes.extend(notes);
             self.status.usage = Some(now);
         } else {
-            self.wake_at(Timestamp::from_second(due).unwrap_or(self.seen.now));
+            self.status.usage = Some(before);
+            let due = Timestamp::from_second(due).unwrap_or(self.seen.now);
+            self.wake_in(wait_until(due, self.seen.now));
+        }
+    }
+
+    /// Says whether a budget has nothing left, once there is one that is counted. While no pod reports, what
+    /// was said stays.
+    fn judge_budgets(&mut self) {
+        let counted = &self.seen.counted;
+        let owners = || counted.own.iter().chain(&counted.pools);
+        let said = conditions::find(&self.status.conditions, kind::BUDGET_EXHAUSTED).is_some();
+        let counts = owners().any(|usage| !usage.budgets.is_empty());
+        if counted.reported && (said || counts) {
+            let exhausted: Vec<_> = owners().flat_map(budgets::exhausted).collect();
+            let wanted = budgets::condition(&exhausted);
+            let generation = self.seen.token.metadata.generation;
+            conditions::set(&mut self.status.conditions, wanted, generation, self.seen.now);
         }
     }
 
     fn wake_at(&mut self, at: Timestamp) {
-        let wait = Duration::try_from(at.duration_since(self.seen.now)).unwrap_or_default();
-        // Timers run on another clock: looking just before the time would be looking twice.
-        let wait = wait.saturating_add(Duration::from_millis(50));
+        self.wake_in(wait_until(at, self.seen.now));
+    }
+
+    fn wake_in(&mut self, wait: Duration) {
         self.wake = Some(self.wake.map_or(wait, |wake| wake.min(wait)));
     }
 

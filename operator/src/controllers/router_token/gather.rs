@@ -13,6 +13,8 @@ use la_core::secret::Secret;
 use la_core::snapshot::audience_of;
 use la_core::token::Claims;
 use la_crds::RouterToken;
+use la_crds::compile::{Admission, ObjectFault};
+use la_crds::conditions::reason;
 use la_crds::names::{
     ANNOTATION_ADOPT, ANNOTATION_CONTENT_HASH, ANNOTATION_TOKEN_ID, KEY_ANTHROPIC_AUTH_TOKEN,
     KEY_ANTHROPIC_BASE_URL, KEY_TOKEN, service_url,
@@ -21,9 +23,10 @@ use la_crds::router_token::{Output, ReclaimPolicy, TokenText};
 use serde_json::Value;
 
 use super::TokenError;
-use super::decide::{Observed, ProxyState, SecretState};
+use super::decide::{Counted, Observed, ProxyState, SecretState};
 use super::records;
 use crate::clock;
+use crate::controllers::budgets;
 use crate::keys::Keys;
 use crate::names::{KEY_ID_ANNOTATION, ObjectName, TOKEN_ANNOTATION};
 use crate::proxies::spread;
@@ -79,7 +82,7 @@ pub(super) async fn gather<'a>(
         proxy: proxy_state,
         secret,
         served,
-        used: used(shared, token, &proxy),
+        counted: counted(shared, token, &proxy),
     };
     Ok(Gathered { observed, wanted })
 }
@@ -87,18 +90,36 @@ pub(super) async fn gather<'a>(
 fn proxy_state(shared: &Shared, token: &RouterToken, name: &ObjectName, keys: Option<&Keys>) -> ProxyState {
     let reference = ObjectRef::new(&name.name).within(&name.namespace);
     let Some(proxy) = shared.stores.proxies.get(&reference) else { return ProxyState::Missing };
-    let own = token.namespace().unwrap_or_default();
-    let labels =
-        shared.stores.namespaces.get(&ObjectRef::new(&own)).and_then(|ns| ns.metadata.labels.clone());
-    if !la_crds::compile::admits(&proxy, &own, &labels.unwrap_or_default()) {
-        return ProxyState::NotAdmitted;
+    let budgets = shared.stores.budgets_of(name);
+    let labels = shared.stores.labels_of(&token.namespace().unwrap_or_default());
+    let admission = Admission::new(&proxy, budgets.iter().map(Arc::as_ref));
+    if let Err(faults) = admission.judge(token, labels.as_ref()) {
+        return refusing(&faults);
     }
     keys.map_or(ProxyState::Keyless, |keys| ProxyState::Ready { key_id: keys.id().to_owned() })
 }
 
-fn used(shared: &Shared, token: &RouterToken, proxy: &ObjectName) -> Option<(u64, la_core::usage::Usage)> {
-    let subject = subject(token, proxy).ok()?;
-    spread::usage_of(shared, proxy, &subject).map(|usage| (usage.requests, usage.tokens))
+fn refusing(faults: &[ObjectFault]) -> ProxyState {
+    let reason = faults.first().map_or(reason::INVALID_FIELD, |fault| fault.reason);
+    let told: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
+    ProxyState::Refusing { reason, message: told.join("; ") }
+}
+
+/// What the pods of `proxy` count for the token, and for the RouterBudgets that cover it in what they serve.
+fn counted(shared: &Shared, token: &RouterToken, proxy: &ObjectName) -> Counted {
+    let Ok(subject) = subject(token, proxy) else { return Counted::default() };
+    let newest = shared.published.newest(proxy);
+    let record = newest.as_ref().and_then(|newest| {
+        let tokens = &newest.snapshot.tokens;
+        tokens.binary_search_by(|record| record.subject.cmp(&subject)).ok().and_then(|at| tokens.get(at))
+    });
+    let pools = record.iter().flat_map(|record| &record.pools);
+    Counted {
+        reported: shared.fleet.reports(proxy),
+        own: spread::usage_of(shared, proxy, &subject),
+        pools: pools.filter_map(|pool| spread::usage_of(shared, proxy, pool)).collect(),
+        rolling: record.map(|record| budgets::rolling(&record.limits.budgets)).unwrap_or_default(),
+    }
 }
 
 fn subject(token: &RouterToken, proxy: &ObjectName) -> Result<Subject, la_core::id::IdError> {

@@ -5,7 +5,6 @@
 //! tokens that exist.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,7 +14,7 @@ use la_crds::conditions::{self, Wanted, kind, reason};
 
 use self::decide::{Step, decide};
 use crate::clock::NoRandomness;
-use crate::controllers::status::StatusError;
+use crate::controllers::status::{AFTER_CONFLICT, StatusError};
 use crate::shared::Shared;
 
 mod apply;
@@ -25,9 +24,6 @@ pub(crate) mod records;
 
 /// Most steps of one reconciliation: Issue, Store, Activate, Rest, and a spare.
 const MOST_STEPS: usize = 5;
-
-/// After a write that was decided on old knowledge: the newer object is on its way here.
-const AFTER_CONFLICT: Duration = Duration::from_millis(50);
 
 /// Why a RouterToken could not be reconciled.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use kube::ResourceExt as _;
 use la_core::report::AccountReport;
 use la_crds::compile::{Compiled, Mode, World, compile};
-use la_crds::router_proxy::{Candidate, Ledger, Observability, Resources, Route, Shutdown, TokenAdmission};
+use la_crds::router_proxy::{
+    Candidate, LedgerSpec, Observability, Resources, Route, Shutdown, TokenAdmission,
+};
 use la_crds::{RouterProxy, RouterProxySpec, UpstreamProvider};
 
 use crate::names::ObjectName;
@@ -33,6 +35,7 @@ pub(super) async fn gather(
         proxy: &proxy,
         providers: std::slice::from_ref(provider),
         tokens: &[],
+        budgets: &[],
         namespaces: &BTreeMap::new(),
         secrets: &secrets,
         keys: &[],
@@ -58,7 +61,7 @@ fn only_for(provider: &UpstreamProvider, namespace: &str) -> RouterProxy {
         replicas: 0,
         tokens: TokenAdmission::default(),
         routes: vec![Route { matching: None, candidates }],
-        ledger: Ledger::default(),
+        ledger: LedgerSpec::default(),
         shutdown: Shutdown::default(),
         resources: Resources::default(),
         observability: Observability::default(),

@@ -56,7 +56,10 @@ pub(crate) async fn reconcile(
     Ok(decision.wake.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Namespaces that have a provider: the only ones whose Secrets are looked at.
+/// Namespaces that have a provider, or a proxy that names a Secret: the only ones whose Secrets are looked at.
 pub(crate) fn namespaces(shared: &Shared) -> BTreeSet<String> {
-    shared.stores.providers.state().iter().filter_map(|provider| provider.namespace()).collect()
+    let proxies = shared.stores.proxies.state_filter(|proxy| proxy.spec.ledger.url_secret().is_some());
+    let proxies = proxies.iter().filter_map(|proxy| proxy.namespace());
+    let providers = shared.stores.providers.state();
+    providers.iter().filter_map(|provider| provider.namespace()).chain(proxies).collect()
 }

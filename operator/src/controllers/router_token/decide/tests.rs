@@ -197,7 +197,10 @@ fn blocked() -> Vec<Case> {
         blocked("the proxy does not exist", ProxyState::Missing, SecretState::Free, "ProxyNotFound"),
         blocked(
             "the namespace is not admitted",
-            ProxyState::NotAdmitted,
+            ProxyState::Refusing {
+                reason: reason::NAMESPACE_NOT_ADMITTED,
+                message: "spec.proxyRef: not admitted".to_owned(),
+            },
             SecretState::Free,
             "NamespaceNotAdmitted",
         ),
@@ -227,7 +230,7 @@ fn look<'a>(case: &Case, token: &'a RouterToken) -> Observed<'a> {
         proxy: case.proxy.clone(),
         secret: case.secret.clone(),
         served: case.served,
-        used: None,
+        counted: Counted::default(),
     }
 }
 
@@ -280,14 +283,77 @@ fn at_rest_the_status_does_not_change_by_itself() {
 fn programmed_stays_when_pods_go_and_use_is_written_only_now_and_then() {
     let mut token = token(serde_json::json!({}), vec![text("a", 1, Active)]);
     let case = case("", vec![], ours("a"));
-    let used = |requests| Some((requests, Usage::default()));
-    token.status = Some(decide(&Observed { used: used(1), ..look(&case, &token) }).status);
-    let gone = decide(&Observed { served: false, used: used(2), ..look(&case, &token) });
+    let used = |requests| counted(requests, 0);
+    token.status = Some(decide(&Observed { counted: used(1), ..look(&case, &token) }).status);
+    let gone = decide(&Observed { served: false, counted: used(2), ..look(&case, &token) });
     assert!(conditions::is_true(&gone.status.conditions, kind::PROGRAMMED));
     assert_eq!(gone.status.usage.as_ref().unwrap().requests, 1, "written again at once");
     assert!(gone.wake.unwrap() <= Duration::from_secs(11), "nobody would write it later");
-    let later = decide(&Observed { now: at(NOW + 10), used: used(2), ..look(&case, &token) });
+    let later = decide(&Observed { now: at(NOW + 10), counted: used(2), ..look(&case, &token) });
     assert_eq!(later.status.usage.unwrap().requests, 2);
+}
+
+/// A token that has made requests, and used so many of the 10 dollars of its one budget.
+fn counted(requests: u64, dollars: u64) -> Counted {
+    let budget = la_core::report::BudgetUse {
+        name: "month".to_owned(),
+        unit: Unit::Usd,
+        enforcement: la_core::budget::Enforcement::Hard,
+        used: dollars * 1_000_000_000,
+        limit: 10_000_000_000,
+        resets_at_ms: None,
+        threshold: (dollars >= 8).then_some(80),
+    };
+    let own = SubjectUsage {
+        subject: la_core::id::Subject::of("gateway", "team-a", "agent").unwrap(),
+        requests,
+        open: 0,
+        tokens: la_core::usage::Usage::default(),
+        nano_usd: dollars * 1_000_000_000 + 1,
+        budgets: vec![budget],
+    };
+    Counted { reported: true, own: Some(own), ..Counted::default() }
+}
+
+#[test]
+fn budgets_are_in_the_status_and_a_threshold_is_told_once() {
+    let mut token = token(serde_json::json!({}), vec![text("a", 1, Active)]);
+    let case = case("", vec![], ours("a"));
+    let mut said = Vec::new();
+    for (requests, dollars) in [(1, 1), (1, 8), (2, 9), (3, 10), (3, 10)] {
+        let decision = decide(&Observed { counted: counted(requests, dollars), ..look(&case, &token) });
+        said.push(decision.notes.iter().map(|note| note.reason).collect::<Vec<_>>());
+        token.status = Some(decision.status);
+    }
+    assert_eq!(said, [vec![], vec!["BudgetThreshold"], vec![], vec!["BudgetExhausted"], vec![]]);
+    let status = token.status.clone().unwrap();
+    let usage = status.usage.as_ref().unwrap();
+    assert_eq!((usage.cost_usd.as_str(), usage.windows[0].used.as_str()), ("10.000000001", "10"));
+    let exhausted = conditions::find(&status.conditions, kind::BUDGET_EXHAUSTED).unwrap();
+    assert_eq!((exhausted.status.as_str(), exhausted.message.as_str()), ("True", "nothing is left of month"));
+    let silent = decide(&look(&case, &token));
+    assert_eq!(Some(silent.status), token.status, "while no pod reports, what was said stays");
+}
+
+#[test]
+fn exhausted_pool_is_said_of_the_tokens_that_it_covers() {
+    let token = token(serde_json::json!({}), vec![text("a", 1, Active)]);
+    let case = case("", vec![], ours("a"));
+    let mut pool = counted(9, 10).own.unwrap();
+    pool.subject = la_core::id::Subject::of_pool("gateway", "platform", "fleet").unwrap();
+    let counted = Counted { pools: vec![pool], ..counted(1, 1) };
+    let decision = decide(&Observed { counted, ..look(&case, &token) });
+    let exhausted = conditions::find(&decision.status.conditions, kind::BUDGET_EXHAUSTED).unwrap();
+    assert_eq!(exhausted.message, "nothing is left of month of RouterBudget platform/fleet");
+    assert!(decision.notes.is_empty(), "the RouterBudget tells it");
+}
+
+#[test]
+fn token_without_budgets_has_nothing_to_say_of_them() {
+    let token = token(serde_json::json!({}), vec![text("a", 1, Active)]);
+    let counted = Counted { reported: true, ..Counted::default() };
+    let decision = decide(&Observed { counted, ..look(&case("", vec![], ours("a")), &token) });
+    assert!(conditions::find(&decision.status.conditions, kind::BUDGET_EXHAUSTED).is_none());
 }
 
 #[test]

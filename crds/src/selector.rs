@@ -1,4 +1,4 @@
-//! Label selectors over namespaces, with bounds that Kubernetes' own type does not have.
+//! Label selectors, with bounds that Kubernetes' own type does not have.
 #![expect(unreachable_pub, reason = "the derived schema repeats each `pub struct` inside a function")]
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::schema;
 /// A label selector. All its parts must match; an empty one matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct NamespaceSelector {
+pub struct LabelSelector {
     /// Labels and the values they must have. At most 32.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::labels")]
@@ -59,7 +59,7 @@ pub enum SelectorOperator {
     DoesNotExist,
 }
 
-impl NamespaceSelector {
+impl LabelSelector {
     /// Whether `labels` satisfy every part.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
@@ -88,7 +88,7 @@ mod tests {
     fn selector_matches_as_kubernetes_documents_it() {
         use SelectorOperator::{DoesNotExist, Exists, In, NotIn};
         let labels: BTreeMap<_, _> = [("team".to_owned(), "a".to_owned())].into();
-        let demand = |key: &str, operator, values: &[&str]| NamespaceSelector {
+        let demand = |key: &str, operator, values: &[&str]| LabelSelector {
             match_labels: BTreeMap::new(),
             match_expressions: vec![Requirement {
                 key: key.to_owned(),
@@ -96,12 +96,12 @@ mod tests {
                 values: values.iter().map(|v| (*v).to_owned()).collect(),
             }],
         };
-        let label = |value: &str| NamespaceSelector {
+        let label = |value: &str| LabelSelector {
             match_labels: [("team".to_owned(), value.to_owned())].into(),
             match_expressions: Vec::new(),
         };
         let cases = [
-            ("empty selector matches everything", NamespaceSelector::default(), true),
+            ("empty selector matches everything", LabelSelector::default(), true),
             ("equal label", label("a"), true),
             ("other value", label("b"), false),
             ("In with the value", demand("team", In, &["b", "a"]), true),
