@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use base64::Engine as _;
+use la_core::snapshot::Snapshot;
 use la_tests::cluster::{ApiServer, Operator, eventually};
 use serde_json::{Value, json};
 
@@ -132,11 +133,12 @@ impl<'a> Scene<'a> {
         serde_json::from_str(&value(&secret, "snapshot.json")).ok()
     }
 
-    /// The record of a token in the snapshot of the proxy `gateway`.
+    /// The record of a token in the snapshot of the proxy `gateway`, with its limits.
     pub(crate) fn record(&self, proxy: &str, namespace: &str, name: &str) -> Option<Value> {
         let subject = format!("gateway/{namespace}/{name}");
-        let snapshot = self.snapshot(proxy)?;
-        snapshot["tokens"].as_array()?.iter().find(|token| token["subject"] == subject.as_str()).cloned()
+        let snapshot: Snapshot = serde_json::from_value(self.snapshot(proxy)?).ok()?;
+        let record = snapshot.tokens.iter().find(|token| token.subject.as_str() == subject)?;
+        serde_json::to_value(record).ok()
     }
 
     /// How many Events say `reason` of the object called `name`.
