@@ -40,19 +40,19 @@ impl Above {
 /// # Errors
 /// Every limit above a ceiling.
 pub(crate) fn apply(proxy: &TokenAdmission, own: &LimitsSpec) -> Result<LimitsSpec, Vec<Above>> {
-    let mut spec = with_defaults(own, &proxy.defaults);
-    let mut above = Vec::new();
+    let own = &with_defaults(own, &proxy.defaults);
+    let (mut spec, mut above) = (own.clone(), Vec::new());
     let ceilings = Limits::check(&proxy.ceilings).map_err(broken)?;
-    let asked = Limits::check(&spec).map_err(broken)?;
+    let asked = Limits::check(own).map_err(broken)?;
     for (at, most) in ceilings.budgets.iter().enumerate() {
         let ceiling = budget_field(&proxy.ceilings, at);
-        let larger = budgets_above(&spec, &asked, (&ceiling, most));
+        let larger = budgets_above(own, &asked, (&ceiling, most));
         if !larger.is_empty() || asked.budgets.iter().any(|budget| is_as_strict(budget, most)) {
             above.extend(larger);
             continue;
         }
         if let Some(at) = asked.budgets.iter().position(|budget| budget.name == most.name) {
-            let field = budget_field(&spec, at).replace(".limit", ".name");
+            let field = budget_field(own, at).replace(".limit", ".name");
             let message =
                 format!("is {:?}, which a ceiling of the proxy is called; choose another", most.name);
             above.push(Above { field, message });
@@ -113,12 +113,12 @@ fn budget_field(spec: &LimitsSpec, at: usize) -> String {
     }
 }
 
-fn budgets_above(spec: &LimitsSpec, asked: &Limits, (ceiling, most): (&str, &Budget)) -> Vec<Above> {
+fn budgets_above(own: &LimitsSpec, asked: &Limits, (ceiling, most): (&str, &Budget)) -> Vec<Above> {
     let budgets = asked.budgets.iter().enumerate();
     let larger = budgets.filter(|(_, budget)| is_same_budget(budget, most) && budget.limit > most.limit);
     let text = |budget: &Budget| budget.unit.text(budget.limit);
     larger
-        .map(|(at, budget)| Above::new(budget_field(spec, at), text(budget), (ceiling, text(most))))
+        .map(|(at, budget)| Above::new(budget_field(own, at), text(budget), (ceiling, text(most))))
         .collect()
 }
 
@@ -273,6 +273,18 @@ mod tests {
         });
         assert!(expected.iter().all(|line| said.contains(line)), "{said:#?}");
         assert!(said.iter().all(|line| expected.contains(line)), "{said:#?}");
+    }
+
+    #[test]
+    fn field_is_named_where_it_is_written_though_a_ceiling_was_added_before_it() {
+        let ceilings = json!({ "maxRequests": 100, "budgets": [budget("cap", "USD", "5", daily())] });
+        let own = json!({ "budgets": [budget("mine", "USD", "6", daily())] });
+        assert_eq!(
+            in_force(&admission(json!({}), ceilings), own).unwrap_err(),
+            [
+                "spec.limits.budgets[0].limit: is \"6\": the proxy's tokens.ceilings.budgets[0].limit allows at most \"5\"; ask for less"
+            ]
+        );
     }
 
     #[test]

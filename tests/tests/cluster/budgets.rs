@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::scene::{LIMIT, Scene, provider, proxy, shared, text, token};
 
 /// A RouterBudget of 10 requests for the proxy `gateway` in `proxy`, with further fields.
-fn budget(name: &str, proxy: &str, more: &str) -> String {
+pub(crate) fn budget(name: &str, proxy: &str, more: &str) -> String {
     format!(
         "apiVersion: router.link-assistant.dev/v1alpha1
 kind: RouterBudget
@@ -114,6 +114,28 @@ fn token_above_a_ceiling_is_refused_by_name_and_one_that_says_nothing_has_the_ce
     assert_eq!((&limits["maxRequests"], &limits["budgets"][0]["limit"]), (&json!(5), &json!("2.5")));
     scene.apply(&namespace, &limited("{maxRequests: 6}"));
     scene.token_where(&namespace, "agent", |_| true);
+}
+
+#[test]
+fn limits_that_only_the_operator_can_judge_are_refused_with_a_condition() {
+    let scene = shared();
+    let namespace = scene.namespace("judged");
+    scene.gateway(&namespace);
+    let zone = "budgets: [{name: day, unit: USD, limit: '1', window: {calendar: {every: Day, timeZone: Mars/Base}}}]";
+    scene.apply(&namespace, &token("agent", &namespace, &format!(", limits: {{{zone}}}")));
+    scene.until((&namespace, "routertokens", "agent"), "Ready", ("False", "InvalidField"));
+    let conditions = scene.object(&namespace, "routertokens", "agent")["status"]["conditions"].to_string();
+    assert!(conditions.contains("spec.limits.budgets[0].window.calendar.timeZone: is"), "{conditions}");
+    let gateway = (namespace.as_str(), "routerproxies", "gateway");
+    scene.until(gateway, "Accepted", ("True", "Accepted"));
+    let defaults = "{defaults: {maxRequests: 6}, ceilings: {maxRequests: 5}, allowedNamespaces";
+    scene.apply(&namespace, &proxy(0, "{from: All}").replace("{allowedNamespaces", defaults));
+    scene.until(gateway, "Accepted", ("False", "InvalidField"));
+    scene.apply(&namespace, &token("plain", &namespace, ""));
+    scene.until((&namespace, "routertokens", "plain"), "Ready", ("False", "InvalidField"));
+    let price = "  pricing: {overrides: [{model: our-model, perMillion: {input: '1'}}]}\n---";
+    scene.apply(&namespace, &provider("https://api.anthropic.com").replacen("---", price, 1));
+    scene.until((&namespace, "upstreamproviders", "claude"), "Accepted", ("False", "InvalidField"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use la_tests::cluster::{ApiServer, Kubelet, eventually};
 use la_tests::proof::rounds;
 
+use super::budgets::budget;
 use super::scene::{LIMIT, Scene, provider, proxy, token};
 
 const TOKENS: usize = 100;
@@ -21,13 +22,16 @@ fn at_rest_with_100_tokens_nothing_but_the_lease_is_written() {
     scene.apply(&namespace, &provider("http://127.0.0.1:9"));
     scene.apply(&namespace, &proxy(1, "{from: Same}"));
     let operator = scene.operator("quiet", &[]).unwrap();
-    let yaml: String = (0..TOKENS).map(|n| token(&format!("agent-{n}"), &namespace, "")).collect();
+    let limits = ", limits: {budgets: [{name: hour, unit: Requests, limit: '9', window: {rolling: 1h}}]}";
+    let yaml: String = (0..TOKENS).map(|n| token(&format!("agent-{n}"), &namespace, limits)).collect();
     scene.apply(&namespace, &yaml);
+    scene.apply(&namespace, &budget("all", &namespace, ""));
     for n in 0..TOKENS {
         let name = format!("agent-{n}");
         scene.until((&namespace, "routertokens", &name), "Ready", ("True", "Issued"));
     }
     scene.until((&namespace, "routerproxies", "gateway"), "Programmed", ("True", "Programmed"));
+    scene.until((&namespace, "routerbudgets", "all"), "Ready", ("True", "Covering"));
     let live = || {
         let object = scene.object(&namespace, "routerproxies", "gateway");
         Ok((object["status"]["tokens"]["live"] == TOKENS).then_some(()))
