@@ -11,6 +11,8 @@ mod cli;
 #[cfg(test)]
 mod endings;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod forward;
 #[cfg(test)]
 mod heads;
@@ -18,6 +20,8 @@ mod heads;
 mod ledger_crashes;
 #[cfg(test)]
 mod paths;
+#[cfg(test)]
+mod power_cuts;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

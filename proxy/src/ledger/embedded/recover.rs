@@ -65,6 +65,10 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
         if !numbers.contains(&number) {
             return Err(OpenError::Damaged { file, what: "it is missing".to_owned() });
         }
+        let is_last = number == last_segment && number > head.segment;
+        if is_last && segment::is_unmade(dir, number, tail).map_err(io_at(&file))? {
+            break;
+        }
         replay.places.clear();
         let mut nameless = false;
         segment::read(dir, number, tail, |record| nameless |= replay.apply(&record).is_none())
