@@ -5,6 +5,8 @@ mod admin;
 #[cfg(test)]
 mod boot;
 #[cfg(test)]
+mod budgeted;
+#[cfg(test)]
 mod bytes;
 #[cfg(test)]
 mod cli;
