@@ -73,6 +73,7 @@ impl Line {
             Quality::Unknown => "unknown",
         };
         Facts {
+            time_ms: clock::unix_milliseconds(),
             request_id: self.id.as_str(),
             token: self.token.as_deref().map_or("", |token| token.id.as_str()),
             provider: account.map(|account| &*account.provider),
