@@ -44,6 +44,10 @@ pub struct Report {
     pub not_ready: Vec<String>,
     /// Objects that were left out of the snapshot, one sentence each.
     pub faults: Vec<String>,
+    /// What its ledger is called, for as long as the ledger's files last. Another name is another ledger, and
+    /// what the one before had counted is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ledger_id: Option<String>,
     /// What the process does without, one sentence each; it takes requests all the same.
     pub degraded: Vec<String>,
     /// Every account of every provider.

@@ -187,6 +187,11 @@ impl Ledger {
         self.shared.with(|state| state.raise_to(owners, milliseconds(now)));
     }
 
+    /// What it is called for as long as its files last. Another name is another ledger: its volume was lost.
+    pub fn id(&self) -> Option<String> {
+        Some(self.shared.lock().id.clone()).filter(|id| !id.is_empty())
+    }
+
     /// What keeps the usage log from being written, or what it lacks.
     pub fn log_trouble(&self) -> Option<String> {
         self.shared.lock().log.as_ref().and_then(UsageLog::trouble)

@@ -75,9 +75,9 @@ pub struct UsageLog {
 }
 
 impl Default for Bounds {
-    /// 1 GiB, about 1.5 million requests, and 30 days.
+    /// 256 MiB, about 350,000 requests, and 30 days.
     fn default() -> Self {
-        Self { max_bytes: 1 << 30, max_age: Duration::from_secs(30 * 86_400) }
+        Self { max_bytes: 256 << 20, max_age: Duration::from_secs(30 * 86_400) }
     }
 }
 
@@ -193,6 +193,17 @@ impl UsageLog {
 }
 
 impl Bounds {
+    /// The same, and at most a quarter of the file system of `folder`: what shares it with the ledger must not
+    /// be what stops it.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn within(self, folder: &Path) -> io::Result<Self> {
+        let system = rustix::fs::statvfs(folder)?;
+        let quarter = system.f_blocks.saturating_mul(system.f_frsize) / 4;
+        Ok(Self { max_bytes: self.max_bytes.min(quarter), ..self })
+    }
+
     /// Those of one file.
     fn part(&self) -> Self {
         Self { max_bytes: self.max_bytes / PARTS, max_age: self.max_age / PARTS as u32 }

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod cluster;
+pub mod disk;
 pub mod fakes;
 pub mod gateway;
 pub mod proof;

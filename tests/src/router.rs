@@ -22,6 +22,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// How a router is to be started.
 pub struct Setup {
+    data_dir: Option<PathBuf>,
     args: Vec<String>,
     environment: Vec<(String, String)>,
     files: Vec<(String, String)>,
@@ -39,7 +40,7 @@ pub struct Router {
 impl Setup {
     /// From flags, in front of one upstream, with [`API_KEY`].
     pub fn flags(base_url: &str) -> Self {
-        Self { args: Vec::new(), environment: Vec::new(), files: Vec::new() }
+        Self { data_dir: None, args: Vec::new(), environment: Vec::new(), files: Vec::new() }
             .env("ANTHROPIC_API_KEY", API_KEY)
             .arg("--upstream-base-url", base_url)
     }
@@ -47,7 +48,7 @@ impl Setup {
     /// From manifests: name and text of each file of the folder.
     pub fn manifests(files: &[(&str, &str)]) -> Self {
         let named = files.iter().map(|(name, text)| (format!("manifests/{name}"), (*text).to_owned()));
-        Self { args: Vec::new(), environment: Vec::new(), files: named.collect() }
+        Self { data_dir: None, args: Vec::new(), environment: Vec::new(), files: named.collect() }
             .arg("--manifests", "{dir}/manifests")
     }
 
@@ -55,6 +56,13 @@ impl Setup {
     #[must_use]
     pub fn arg(mut self, flag: &str, value: &str) -> Self {
         self.args.extend([flag.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// The same with another data folder than the one in the router's own.
+    #[must_use]
+    pub fn data_dir(mut self, data_dir: &Path) -> Self {
+        self.data_dir = Some(data_dir.to_owned());
         self
     }
 
@@ -121,7 +129,7 @@ impl Router {
 
     /// Its data folder.
     pub fn data_dir(&self) -> PathBuf {
-        self.directory().join("data")
+        data_dir(&self.setup, self.directory())
     }
 
     /// Its process id.
@@ -214,11 +222,15 @@ fn spawn(setup: &Setup, directory: &Path, address: SocketAddr, admin: SocketAddr
     let mut command = Command::new(la_router()?);
     command.env_clear().env("HOME", directory).env("TOKEN_ADMIN_KEY", ADMIN_KEY).current_dir(directory);
     command.envs(setup.environment.iter().map(|(name, value)| (name, filled(value))));
-    command.arg("serve").arg("--data-dir").arg(directory.join("data"));
+    command.arg("serve").arg("--data-dir").arg(data_dir(setup, directory));
     command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
     command.args(["--admin-listen", &admin.to_string()]);
     command.args(setup.args.iter().map(filled));
     Process::spawn(&mut command, &directory.join("log"))
+}
+
+fn data_dir(setup: &Setup, directory: &Path) -> PathBuf {
+    setup.data_dir.clone().unwrap_or_else(|| directory.join("data"))
 }
 
 fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {

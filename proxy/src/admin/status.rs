@@ -107,6 +107,7 @@ impl Status {
             ready: not_ready.is_empty(),
             not_ready,
             faults: self.feed.faults(),
+            ledger_id: self.ledger.id(),
             degraded: self.ledger.log_trouble().into_iter().collect(),
             accounts: live.accounts(now),
             live_tokens: u64::try_from(tokens).unwrap_or(u64::MAX),

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use ring::rand::{SecureRandom as _, SystemRandom};
+
 use super::state::{Shared, State};
 use crate::usage_log::Keeping;
 use keeper::Keeper;
@@ -111,6 +113,8 @@ struct Setup {
     boot: String,
     segment_bytes: u64,
     log: Keeping,
+    /// What a ledger is called that is made now.
+    fresh_id: String,
     probe: Probe,
 }
 
@@ -121,7 +125,8 @@ pub(super) type KeeperHandle = JoinHandle<Result<(), String>>;
 pub(super) fn open(dir: &Path, log: Keeping, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
     let boot = fs::read_to_string(BOOT_ID_FILE).unwrap_or_default().trim().to_owned();
     let probe: Probe = Arc::new(|_| Ok(()));
-    open_with(Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, log, probe }, now_ms)
+    let (dir, segment_bytes, fresh_id) = (dir.to_owned(), SEGMENT_BYTES, random_id());
+    open_with(Setup { dir, boot, segment_bytes, log, fresh_id, probe }, now_ms)
 }
 
 fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), OpenError> {
@@ -131,12 +136,13 @@ fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), O
     let (store, recovered) = load(&setup, now_ms)?;
     // Before the checkpoint: until then the journal can say again what the log lacks.
     let log = owed::settled(&setup, &recovered, now_ms)?;
-    let Recovered { mut book, entries, last_segment, is_durable, .. } = recovered;
+    let Recovered { mut book, id, entries, last_segment, is_durable, .. } = recovered;
 
     // The next segment is there before the checkpoint that refers to it, and the old segments go after it.
     let segment = next_segment(dir, last_segment, is_durable && store.is_some())?;
     let number = segment.number();
-    let head = Head { segment: number, entries, clean: false, boot: setup.boot.clone() };
+    let id = if id.is_empty() { setup.fresh_id.clone() } else { id };
+    let head = Head { segment: number, entries, clean: false, boot: setup.boot.clone(), id: id.clone() };
     let store = match store {
         Some(store) => store.checkpoint(&head, &book.save(false), &[]).map(|()| store),
         None => Store::replace(dir, &head, &book.save(true)),
@@ -146,7 +152,7 @@ fn open_with(setup: Setup, now_ms: u64) -> Result<(Arc<Shared>, KeeperHandle), O
     sweep(dir, number);
 
     let mut state = State::new(book, Some(segment), setup.segment_bytes);
-    (state.log, state.entries) = (log, entries);
+    (state.log, state.entries, state.id) = (log, entries, id);
     let shared = Arc::new(Shared::new(state));
     let path = setup.dir.clone();
     let keeper = Keeper::new(Arc::clone(&shared), setup, store, lock);
@@ -180,6 +186,15 @@ fn next_segment(dir: &Path, last: u64, is_durable: bool) -> Result<Segment, Open
     }
     let number = last.saturating_add(1);
     Segment::create(dir, number).map_err(io_at(&segment::path(dir, number)))
+}
+
+/// 16 random bytes in hexadecimal. Should randomness fail, the ledger is nameless until the next start.
+fn random_id() -> String {
+    let mut bytes = [0; 16];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Err(_) => String::new(),
+    }
 }
 
 fn lock(dir: &Path) -> Result<fs::File, OpenError> {

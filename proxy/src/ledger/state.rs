@@ -35,6 +35,8 @@ pub(super) struct Shared {
 /// Everything the lock guards.
 pub(super) struct State {
     pub(super) book: Book,
+    /// What the ledger is called; nothing where it forgets everything with the process.
+    pub(super) id: String,
     /// Where reservations are recorded; none in memory.
     pub(super) segment: Option<Segment>,
     /// Where charges are told, if anywhere.
@@ -91,6 +93,7 @@ impl State {
         Self {
             book,
             segment,
+            id: String::new(),
             log: None,
             entries: 0,
             named: Vec::new(),
@@ -254,7 +257,7 @@ impl State {
         let parts = self.book.ending(hold, Some(&spent.amounts));
         let charge = Charge {
             number: self.entries,
-            time_ms: self.book.latest_ms(),
+            time_ms: told.map_or_else(|| self.book.latest_ms(), |told| told.time_ms),
             subject,
             pools: owners.collect(),
             reserved,

@@ -69,6 +69,7 @@ impl Line {
     /// What the usage log is to say of it: the answer's status, and what it came to.
     pub fn facts<'a>(&'a self, status: u16, settlement: &'a Settlement) -> Facts<'a> {
         Facts {
+            time_ms: clock::unix_milliseconds(),
             request_id: self.id.as_str(),
             token: self.token.as_deref().map_or("", |token| token.id.as_str()),
             provider: Some(&*settlement.account.provider),

@@ -143,7 +143,8 @@ pub struct UsageLogArgs {
     /// Whether every charge gets a line in DATA_DIR/usage, `on` or `off` [env: USAGE_LOG] [default: on]
     #[arg(long, value_name = "BOOL")]
     pub usage_log: Option<String>,
-    /// Most bytes of all files of the usage log; an eighth of it is one file [env: USAGE_LOG_MAX_BYTES] [default: 1073741824]
+    /// Most bytes of the usage log, and at most a quarter of its file system; an eighth of it is one file
+    /// [env: USAGE_LOG_MAX_BYTES] [default: 268435456]
     #[arg(long, value_name = "BYTES")]
     pub usage_log_max_bytes: Option<String>,
     /// How long its lines are kept; a file is closed after an eighth of it [env: USAGE_LOG_MAX_AGE] [default: 720h]

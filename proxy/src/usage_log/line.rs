@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Facts<'a> {
+    /// When it ended, in Unix milliseconds.
+    #[serde(skip)]
+    pub time_ms: u64,
     /// Its name.
     pub request_id: &'a str,
     /// The id of the token's text.
@@ -42,7 +45,10 @@ pub struct Facts<'a> {
 
 /// [`Facts`] as they are written.
 #[derive(Debug, Clone)]
-pub struct Told(Vec<u8>);
+pub struct Told {
+    pub(crate) time_ms: u64,
+    members: Vec<u8>,
+}
 
 /// What the ledger says of one charge.
 #[derive(Debug, Clone)]
@@ -113,10 +119,13 @@ struct Charged<'a> {
 impl Facts<'_> {
     /// As they are written.
     pub fn told(&self) -> Told {
-        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
-        // What stands between the braces becomes part of the line.
-        bytes.pop();
-        Told(bytes)
+        let mut members = serde_json::to_vec(self).unwrap_or_default();
+        // What stands between the braces becomes part of the line, after a comma.
+        members.pop();
+        if let Some(brace) = members.first_mut() {
+            *brace = b',';
+        }
+        Told { time_ms: self.time_ms, members }
     }
 }
 
@@ -127,12 +136,7 @@ impl Charge<'_> {
         let time = jiff::Timestamp::from_millisecond(milliseconds).unwrap_or(jiff::Timestamp::MAX);
         // Writing to memory does not fail.
         let _ = write!(line, r#"{{"number":{},"time":"{time:.3}""#, self.number);
-        if let Some((_, facts)) =
-            told.and_then(|Told(bytes)| bytes.split_first()).filter(|(_, rest)| !rest.is_empty())
-        {
-            line.push(b',');
-            line.extend_from_slice(facts);
-        }
+        line.extend_from_slice(told.map_or(&[][..], |told| &told.members));
         let charged = Charged {
             subject: self.subject,
             pools: &self.pools,

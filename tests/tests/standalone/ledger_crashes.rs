@@ -1,12 +1,15 @@
 //! The limit holds under load and over kills: a vendor never sees more than was allowed, and nothing that a
 //! client got an answer to is forgotten.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use la_core::amount::Unit;
+use la_core::budget::SavedBook;
 use la_tests::caller::{Call, Caller};
-use la_tests::cluster::eventually;
+use la_tests::cluster::{eventually, la_router};
 use la_tests::fakes::FakeUpstream;
 use la_tests::fakes::vendor::{self, Known};
 use la_tests::proof;
@@ -14,6 +17,8 @@ use la_tests::router::{Router, Setup};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinSet;
+
+use crate::budgeted::{self, MODEL, UNITS};
 
 /// What clients were answered, all together.
 #[derive(Default)]
@@ -76,11 +81,6 @@ fn counted(router: &Router) -> (u64, u64) {
     (sum("requests"), sum("open"))
 }
 
-/// How many requests for `model` arrived at the vendor.
-fn arrived(upstream: &FakeUpstream, model: &str) -> u64 {
-    upstream.received().iter().filter(|request| request.model() == model).count() as u64
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_clients_get_a_thousand_requests_of_a_thousand() {
     let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
@@ -103,35 +103,75 @@ const CLIENTS: u64 = 16;
 
 /// One token's whole life: how much was answered in full before the last start.
 struct Life {
+    name: String,
     token: String,
-    model: String,
     answers: Arc<Answers>,
-    /// What all earlier tokens together were charged.
-    before: u64,
+    /// Requests at the vendor before it.
+    before: usize,
     kills: u64,
 }
 
 impl Life {
-    fn start(router: &Router, number: usize, limit: u64) -> Self {
-        let (before, _) = counted(router);
-        let token = router.issue(&["--max-requests", &limit.to_string()]).unwrap();
-        Self { token, model: format!("model-{number}"), answers: Arc::default(), before, kills: 0 }
+    fn start(router: &Router, upstream: &FakeUpstream, number: usize, limit: u64) -> Self {
+        let (name, before) = (format!("agent-{number}"), upstream.count());
+        let token = budgeted::add_token(router, &name, limit);
+        Self { name, token, answers: Arc::default(), before, kills: 0 }
     }
 
-    /// What must hold after every start.
+    /// What must hold after every start: truth, at most what is counted, at most truth and the bounds of what
+    /// was open at the kills.
     fn check(&self, router: &Router, upstream: &FakeUpstream, limit: u64, what: &str) {
-        let (charged, open) = counted(router);
-        let charged = charged - self.before;
-        let (complete, sent) = (self.answers.complete.load(Ordering::SeqCst), arrived(upstream, &self.model));
+        let (status, book) = router.ask_admin("GET", "/v1/ledger", "").unwrap();
+        assert_eq!(status, 200, "{what}: {book}");
+        let book: SavedBook = serde_json::from_value(book).unwrap();
+        let (complete, sent) =
+            (self.answers.complete.load(Ordering::SeqCst), (upstream.count() - self.before) as u64);
         assert_eq!(*self.answers.odd.lock().unwrap(), Vec::<String>::new(), "{what}");
-        assert_eq!(open, 0, "{what}: something is open after the start");
         assert!(sent <= limit, "{what}: the vendor saw {sent} of {limit}");
-        assert!(charged <= limit, "{what}: {charged} charged of {limit}");
-        assert!(charged >= complete, "{what}: {complete} answered in full, {charged} charged");
-        let in_doubt = self.kills * CLIENTS;
-        assert!(charged <= complete + in_doubt, "{what}: {charged} charged, {complete} answered in full");
-        assert!(charged >= sent, "{what}: {sent} at the vendor, {charged} charged");
+        let lines = budgeted::lines(router);
+        let subject = format!("gateway/team/{}", self.name);
+        let open: Vec<_> =
+            lines.iter().filter(|line| line["late"] == "open" && line["subject"] == subject).collect();
+        assert!(open.len() as u64 <= self.kills * CLIENTS, "{what}: {} were open at kills", open.len());
+        for unit in UNITS {
+            let field = match unit {
+                Unit::Requests => "requests",
+                Unit::Tokens => "tokens",
+                Unit::Usd => "nanoUsd",
+            };
+            let truth = sent * budgeted::bill(&lines, unit);
+            let bounds: u64 = open.iter().map(|line| line["reserved"][field].as_u64().unwrap()).sum();
+            for meter in budgeted::meters(&book, &self.name, unit) {
+                let counted = meter.settled;
+                assert_eq!(meter.open, 0, "{what}: something is open after the start");
+                assert!(counted >= truth, "{what}: {counted} {unit} counted, {truth} billed");
+                assert!(
+                    counted <= truth + bounds,
+                    "{what}: {counted} {unit} counted, {truth} + {bounds} billed"
+                );
+                if unit == Unit::Requests {
+                    assert!(counted <= limit, "{what}: {counted} counted of {limit}");
+                    assert!(counted >= complete, "{what}: {complete} answered in full, {counted} counted");
+                }
+            }
+        }
     }
+
+    fn counted_requests(&self, router: &Router) -> u64 {
+        let (_, book) = router.ask_admin("GET", "/v1/ledger", "").unwrap();
+        let book: SavedBook = serde_json::from_value(book).unwrap();
+        budgeted::meters(&book, &self.name, Unit::Requests).first().map_or(0, |meter| meter.settled)
+    }
+}
+
+/// The usage log comes to what the ledger holds.
+fn recomputed(router: &Router, what: &str) {
+    let mut command = Command::new(la_router().unwrap());
+    command.env_clear().env("DATA_DIR", router.data_dir()).args(["ledger", "recompute"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.ends_with("log and ledger agree\n") && !said.contains("counted from"), "{what}: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,11 +180,11 @@ async fn kill_at_any_moment_forgets_nothing_and_gives_nothing_away() {
     let seed = proof::seed();
     let mut random = StdRng::seed_from_u64(seed);
     let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
-    let mut router = Setup::flags(&upstream.base_url()).start().unwrap();
-    let mut life = Life::start(&router, 0, LIMIT);
+    let mut router = budgeted::setup(&upstream.base_url()).start().unwrap();
+    let mut life = Life::start(&router, &upstream, 0, LIMIT);
     let (mut ended, mut spent) = (0, 0);
-    for round in 0..proof::rounds(100) {
-        let load = clients(&router, &life.token, &life.model, CLIENTS as usize, &life.answers);
+    for round in 0..proof::rounds(300) {
+        let load = clients(&router, &life.token, MODEL, CLIENTS as usize, &life.answers);
         tokio::time::sleep(Duration::from_micros(random.random_range(0..250_000))).await;
         router.kill();
         life.kills += 1;
@@ -152,18 +192,23 @@ async fn kill_at_any_moment_forgets_nothing_and_gives_nothing_away() {
         router.restart().unwrap();
         let what = format!("seed {seed}, round {round}");
         life.check(&router, &upstream, LIMIT, &what);
+        if round % 10 == 0 {
+            recomputed(&router, &what);
+        }
         if life.answers.exhausted.load(Ordering::SeqCst) {
             ended += 1;
             spent += life.answers.complete.load(Ordering::SeqCst);
-            life = Life::start(&router, round + 1, LIMIT);
+            life = Life::start(&router, &upstream, round + 1, LIMIT);
         }
     }
     // The last token is spent to its end: what kills charged is all that is missing.
-    clients(&router, &life.token, &life.model, CLIENTS as usize, &life.answers).join_all().await;
+    clients(&router, &life.token, MODEL, CLIENTS as usize, &life.answers).join_all().await;
     assert!(life.answers.exhausted.load(Ordering::SeqCst), "seed {seed}");
     router.kill();
     router.restart().unwrap();
-    life.check(&router, &upstream, LIMIT, &format!("seed {seed}, at the end"));
-    assert_eq!(counted(&router).0 - life.before, LIMIT, "seed {seed}");
+    let what = format!("seed {seed}, at the end");
+    life.check(&router, &upstream, LIMIT, &what);
+    recomputed(&router, &what);
+    assert_eq!(life.counted_requests(&router), LIMIT, "seed {seed}");
     println!("seed {seed}: {ended} tokens used up, {spent} requests answered in full");
 }

@@ -5,11 +5,15 @@ mod admin;
 #[cfg(test)]
 mod boot;
 #[cfg(test)]
+mod budgeted;
+#[cfg(test)]
 mod bytes;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod endings;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod forward;
 #[cfg(test)]
@@ -20,6 +24,8 @@ mod ledger_crashes;
 mod memory;
 #[cfg(test)]
 mod paths;
+#[cfg(test)]
+mod power_cuts;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

@@ -248,7 +248,8 @@ impl Keeper {
     }
 
     fn head(&self, cut: &Cut, clean: bool) -> Head {
-        Head { segment: cut.segment, entries: cut.entries, clean, boot: self.setup.boot.clone() }
+        let (boot, id) = (self.setup.boot.clone(), self.shared.lock().id.clone());
+        Head { segment: cut.segment, entries: cut.entries, clean, boot, id }
     }
 
     fn swept(&self, cut: &Cut) -> Result<(), Failed> {

@@ -28,7 +28,7 @@ fn open(setup: &Setup, recovered: &Recovered, now_ms: u64) -> io::Result<Option<
     let bounds = match setup.log {
         Keeping::Off => return Ok(None),
         Keeping::Owed => Bounds::default(),
-        Keeping::On(bounds) => bounds,
+        Keeping::On(bounds) => bounds.within(&setup.dir)?,
     };
     let ends = usage_log::ends(&folder)?;
     let first = recovered.entries.saturating_sub(recovered.charged.len() as u64);

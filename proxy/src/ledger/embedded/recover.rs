@@ -14,6 +14,8 @@ use super::{OpenError, Setup, io_at, unreadable};
 /// The book as it stands now, with nothing open. What differs from the checkpoint counts as not saved.
 pub(super) struct Recovered {
     pub(super) book: Book,
+    /// What the ledger is called; empty where nothing was called so yet.
+    pub(super) id: String,
     /// What the journal has charged since the checkpoint, then what was open, in order. The last has the number
     /// `entries`.
     pub(super) charged: Vec<Charged>,
@@ -65,6 +67,10 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
         if !numbers.contains(&number) {
             return Err(OpenError::Damaged { file, what: "it is missing".to_owned() });
         }
+        let is_last = number == last_segment && number > head.segment;
+        if is_last && segment::is_unmade(dir, number, tail).map_err(io_at(&file))? {
+            break;
+        }
         replay.places.clear();
         let mut nameless = false;
         segment::read(dir, number, tail, |record| nameless |= replay.apply(&record).is_none())
@@ -89,7 +95,8 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
     }
     let entries = head.entries.saturating_add(charged.len() as u64);
     let is_durable = last_segment == head.segment;
-    Ok(Recovered { book, charged, entries, is_whole: records_are_whole, last_segment, is_durable })
+    let (id, is_whole) = (head.id.clone(), records_are_whole);
+    Ok(Recovered { book, id, charged, entries, is_whole, last_segment, is_durable })
 }
 
 /// What to start from where there is no redb file.
@@ -105,8 +112,8 @@ pub(super) fn nothing_there(dir: &Path) -> Result<Recovered, OpenError> {
         }
     }
     let last_segment = numbers.last().copied().unwrap_or_default();
-    let (book, charged) = (Book::new(Grants::Needed), Vec::new());
-    Ok(Recovered { book, charged, entries: 0, is_whole: true, last_segment, is_durable: false })
+    let (book, id, charged) = (Book::new(Grants::Needed), String::new(), Vec::new());
+    Ok(Recovered { book, id, charged, entries: 0, is_whole: true, last_segment, is_durable: false })
 }
 
 impl Replay {

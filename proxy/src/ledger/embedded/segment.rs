@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::record::{self, FRAME_BYTES, Found, MAX_PAYLOAD_BYTES, Record};
@@ -161,6 +161,15 @@ pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Whether segment `number` was being made when the process died: nothing was ever to be written to it. Its
+/// header is synced before anything is.
+pub(super) fn is_unmade(dir: &Path, number: u64, tail: Tail) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path(dir, number))?.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    let is_damaged = || matches!(check_header(&head, number), Err(Unreadable::Damaged(_)));
+    Ok(head.len() < HEADER_BYTES || (tail == Tail::Lost && is_damaged()))
 }
 
 /// Reads segment `number` and calls `each` with its records in order.

@@ -37,7 +37,7 @@ const OWNERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("owners");
 const GRANTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("meters granted");
 
 const HEAD: TableDefinition<'_, &str, u64> = TableDefinition::new("head");
-const BOOT: TableDefinition<'_, &str, &str> = TableDefinition::new("boot");
+const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("boot");
 
 /// The open file.
 pub(super) struct Store {
@@ -55,6 +55,8 @@ pub(super) struct Head {
     pub(super) clean: bool,
     /// Which boot of the machine wrote it.
     pub(super) boot: String,
+    /// What this ledger is called, for as long as its files last; empty where nothing was called so yet.
+    pub(super) id: String,
 }
 
 /// What the file holds.
@@ -144,7 +146,9 @@ impl Store {
             numbers.insert("segment", head.segment)?;
             numbers.insert("entries", head.entries)?;
             numbers.insert("clean", u64::from(head.clean))?;
-            write.open_table(BOOT)?.insert("boot", head.boot.as_str())?;
+            let mut texts = write.open_table(TEXTS)?;
+            texts.insert("boot", head.boot.as_str())?;
+            texts.insert("id", head.id.as_str())?;
         }
         Ok(write.commit()?)
     }
@@ -160,10 +164,14 @@ impl Store {
         if format != FORMAT && (format, clean) != (EARLIER_FORMAT, true) {
             return Err(Unusable::Format(format));
         }
-        let boot = read.open_table(BOOT).map_err(unusable)?.get("boot").map_err(unusable)?;
-        let boot = boot.map(|boot| boot.value().to_owned()).unwrap_or_default();
+        let texts = read.open_table(TEXTS).map_err(unusable)?;
+        let text = |name: &str| -> Result<String, Unusable> {
+            let found = texts.get(name).map_err(unusable)?;
+            Ok(found.map(|found| found.value().to_owned()).unwrap_or_default())
+        };
         let entries = if format == EARLIER_FORMAT { 0 } else { number("entries")? };
-        let head = Head { segment: number("segment")?, entries, clean, boot };
+        let (segment, boot, id) = (number("segment")?, text("boot")?, text("id")?);
+        let head = Head { segment, entries, clean, boot, id };
         if format == EARLIER_FORMAT {
             return Ok((format, head, Kept { owners: earlier::owners(&read)?, grants: Vec::new() }));
         }

@@ -31,7 +31,8 @@ const BOUNDS: Bounds = Bounds { max_bytes: 1 << 30, max_age: Duration::from_secs
 fn setup(dir: &Path) -> Setup {
     let boot = "boot-1".to_owned();
     let log = Keeping::On(BOUNDS);
-    Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, log, probe: Arc::new(|_| Ok(())) }
+    let (fresh_id, probe): (_, Probe) = ("fresh".to_owned(), Arc::new(|_| Ok(())));
+    Setup { dir: dir.to_owned(), boot, segment_bytes: SEGMENT_BYTES, log, fresh_id, probe }
 }
 
 fn after_power_cut(dir: &Path) -> Setup {

@@ -171,3 +171,26 @@ fn settlement_that_waits_for_the_next_write_is_charged_by_a_crash_and_kept_by_th
     let killed = open(setup(image(dir.path()).path())).unwrap();
     assert_eq!(killed.usage(&subject("a")), whole(1, 7));
 }
+
+#[test]
+fn segment_that_was_being_made_when_the_process_died_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 3);
+    let header = std::fs::read(dir.path().join("journal-1.log")).unwrap()[..20].to_vec();
+    for len in 0..20 {
+        let killed = image(dir.path());
+        std::fs::write(killed.path().join("journal-2.log"), &header[..len]).unwrap();
+        assert_eq!(used(&open(setup(killed.path())).unwrap(), "a"), (3, 0), "{len} bytes of the header");
+        let names: Vec<_> = journals(killed.path());
+        assert_eq!(names, [killed.path().join("journal-3.log")], "{len} bytes of the header");
+    }
+    for lost in [vec![], vec![0; 20], vec![0; 4096]] {
+        let cut = image(dir.path());
+        std::fs::write(cut.path().join("journal-2.log"), &lost).unwrap();
+        assert!(used(&open(after_power_cut(cut.path())).unwrap(), "a").0 >= 3, "{} zeros", lost.len());
+    }
+    let damaged = image(dir.path());
+    std::fs::write(damaged.path().join("journal-2.log"), [0; 20]).unwrap();
+    assert!(open(setup(damaged.path())).is_err(), "no kill leaves zeros");
+}

@@ -93,6 +93,24 @@ fn segment_without_records_goes_on_unless_an_earlier_ledger_may_still_write_to_i
 }
 
 #[test]
+fn ledger_keeps_its_name_for_as_long_as_its_files_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = |name: &str| Setup { fresh_id: name.to_owned(), ..setup(dir.path()) };
+    let ledger = open(named("first")).unwrap();
+    spend(&ledger, "a", 1);
+    assert_eq!(ledger.id().as_deref(), Some("first"));
+    let killed = Setup { dir: image(dir.path()).path().to_owned(), ..named("second") };
+    drop(ledger);
+    for setup in [named("second"), Setup { boot: "boot-2".to_owned(), ..named("third") }] {
+        let ledger = open(setup).unwrap();
+        assert_eq!(ledger.id().as_deref(), Some("first"));
+        ledger.close().unwrap();
+    }
+    assert_eq!(open(killed).unwrap().id().as_deref(), Some("second"), "its volume was lost");
+    assert_eq!(Ledger::memory().id(), None);
+}
+
+#[test]
 fn second_ledger_on_a_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(setup(dir.path())).unwrap();

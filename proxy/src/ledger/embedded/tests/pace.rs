@@ -4,20 +4,46 @@ use std::time::Instant;
 
 use la_core::amount::Amounts;
 use la_core::budget::{Budget, Covering, Spent};
+use la_core::price::Billed;
 
 use super::*;
 use crate::ledger::Demand;
+use crate::usage_log::Facts;
 
 #[test]
 #[ignore = "a measurement, not a proof"]
-#[expect(clippy::disallowed_methods, reason = "measures")]
 fn reserve_and_settle_take_a_few_microseconds() {
+    for log in [Keeping::Off, Keeping::On(BOUNDS)] {
+        pace(log);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures")]
+fn pace(log: Keeping) {
+    println!("{log:?}");
     let dir = tempfile::tempdir().unwrap();
     let opened = Instant::now();
-    let ledger = open(setup(dir.path())).unwrap();
+    let ledger = open(Setup { log, ..setup(dir.path()) }).unwrap();
     println!("made in {:?}", opened.elapsed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let (count, who) = (1_000_000_u32, subject("a"));
+    let (count, who) = (300_000_u32, subject("a"));
+    let model = Some("claude-opus-5");
+    let (request_id, token) = ("req_0123456789abcdef01234567", "0123456789abcdef0123456789abcdef");
+    let (provider, account, billed) = (Some("anthropic"), Some("primary"), Some(Billed::default()));
+    let (status, ending, quality) = (200, "complete", "complete");
+    let facts = Facts {
+        time_ms: NOW_MS,
+        request_id,
+        token,
+        provider,
+        account,
+        model,
+        served_model: model,
+        status,
+        ending,
+        quality,
+        billed,
+    };
     runtime.block_on(async {
         let first = Instant::now();
         reserve_request(&ledger, &who, Some(u64::MAX), NOW).await.unwrap().settle(&spent(300));
@@ -26,14 +52,16 @@ fn reserve_and_settle_take_a_few_microseconds() {
         for round in 0..count {
             let began = Instant::now();
             let now = NOW + i64::from(round / 100_000);
-            reserve_request(&ledger, &who, Some(u64::MAX), now).await.unwrap().settle(&spent(300));
+            let mut reservation = reserve_request(&ledger, &who, Some(u64::MAX), now).await.unwrap();
+            reservation.describe(&facts);
+            reservation.settle(&spent(300));
             slowest = slowest.max(began.elapsed());
         }
         println!("reserve and settle {:?}, slowest {slowest:?}", start.elapsed() / count);
     });
     drop(ledger);
     let opened = Instant::now();
-    let ledger = open(setup(dir.path())).unwrap();
+    let ledger = open(Setup { log, ..setup(dir.path()) }).unwrap();
     println!("opened after a kill in {:?}", opened.elapsed());
     let closing = Instant::now();
     ledger.close().unwrap();
