@@ -15,14 +15,16 @@ use la_core::token::SigningKey;
 mod args;
 mod dropped;
 mod forward;
+mod ledger;
 mod lookup;
 mod upstream;
 
 pub use args::{
-    Command, CommandLine, CommonArgs, ForwardArgs, IssueArgs, ListenArgs, QuickstartArgs, ServeArgs,
-    TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand,
+    Command, CommandLine, CommonArgs, ForwardArgs, IssueArgs, LedgerArgs, ListenArgs, QuickstartArgs,
+    ServeArgs, TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand,
 };
 pub use forward::ForwardSettings;
+pub use ledger::LedgerSettings;
 pub use lookup::{Found, Lookup};
 pub use upstream::{LoginDirectory, UpstreamSettings};
 
@@ -35,6 +37,7 @@ pub struct ServeSettings {
     pub data_dir: PathBuf,
     pub source: SourceSettings,
     pub listen: ListenSettings,
+    pub ledger: LedgerSettings,
     pub bounds: Bounds,
     pub access: AccessSettings,
     pub logging: Logging,
@@ -121,6 +124,7 @@ impl ServeSettings {
         let source = source(args, lookup, &data_dir, &mut judge);
         let in_cluster = matches!(source, SourceSettings::SnapshotDir(_));
         let listen = listen(args, lookup, &mut judge);
+        let ledger = LedgerSettings::read(&args.ledger, lookup, &mut judge);
         let bounds = bounds(args, lookup, &mut judge);
         let access = access(args, lookup, in_cluster, &mut judge);
         if switch(false, "DISABLE_ANTHROPIC_API", lookup, &mut judge) {
@@ -132,7 +136,7 @@ impl ServeSettings {
         if !judge.faults.is_empty() {
             return Err(judge.faults);
         }
-        Ok(Self { data_dir, source, listen, bounds, access, logging, warnings: judge.warnings })
+        Ok(Self { data_dir, source, listen, ledger, bounds, access, logging, warnings: judge.warnings })
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use la_core::budget::LimitsSpec;
+use la_core::amount::Unit;
+use la_core::budget::{BudgetSpec, Enforcement, LimitsSpec, WindowSpec};
 use la_core::credential::{Credential, Credentials};
 use la_core::id::{Subject, TokenId};
 use la_core::secret::Secret;
@@ -47,6 +48,8 @@ pub struct Token {
     pub name: &'static str,
     /// Most requests in its life.
     pub max_requests: Option<u64>,
+    /// Most dollars in its life, as in `0.50`.
+    pub max_usd: Option<&'static str>,
     /// Refused with 403.
     pub suspended: bool,
 }
@@ -78,6 +81,11 @@ impl Gateway {
     /// What clients put before `/v1/messages`.
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.kill();
     }
 
     /// Where clients connect to.
@@ -166,13 +174,23 @@ fn provider(base_url: &str) -> Provider {
 
 fn record(token: &Token) -> Result<TokenRecord> {
     let id = TokenId::try_from(format!("id-{}", token.name))?;
+    let mut limits = LimitsSpec::of_requests(token.max_requests);
+    limits.budgets.extend(token.max_usd.map(|limit| BudgetSpec {
+        name: "usd".to_owned(),
+        unit: Unit::Usd,
+        limit: limit.to_owned(),
+        window: WindowSpec::default(),
+        enforcement: Enforcement::Hard,
+        allow_unbounded: false,
+        allow_unpriced: false,
+    }));
     let issued = IssuedId { id, not_before: NOT_BEFORE, not_after: NOT_AFTER, revoked: false };
     Ok(TokenRecord {
         subject: Subject::of("gateway", "tests", token.name)?,
         label: token.name.to_owned(),
         ids: vec![issued],
         suspended: token.suspended,
-        limits: Arc::new(LimitsSpec::of_requests(token.max_requests)),
+        limits: Arc::new(limits),
         pools: Vec::new(),
         thresholds: Vec::new(),
     })

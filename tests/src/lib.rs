@@ -5,4 +5,5 @@ pub mod cluster;
 pub mod fakes;
 pub mod gateway;
 pub mod proof;
+pub mod redis;
 pub mod router;

@@ -56,6 +56,15 @@ impl Status {
         reasons
     }
 
+    /// What is wrong although the process takes requests, one sentence each.
+    pub fn remarks(&self) -> Vec<String> {
+        let unrecorded = self.ledger.unrecorded();
+        unrecorded
+            .map(|why| format!("requests are admitted and counted nowhere: {why}"))
+            .into_iter()
+            .collect()
+    }
+
     /// The report at `now` (Unix seconds).
     pub fn report(&self, now: i64) -> Report {
         let live = self.cell.load();
@@ -68,7 +77,7 @@ impl Status {
             generation: snapshot.generation,
             ready: not_ready.is_empty(),
             not_ready,
-            faults: self.feed.faults(),
+            faults: self.feed.faults().into_iter().chain(self.remarks()).collect(),
             accounts: live.accounts(now),
             live_tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
             usage: Vec::new(),

@@ -21,4 +21,6 @@ mod paths;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod shared_ledger;
+#[cfg(test)]
 mod stories;
