@@ -74,7 +74,7 @@ cargo_tool() {
 after=()
 for group in "$@"; do
   case $group in
-    rust) want cc build-essential; command -v cargo >/dev/null 2>&1 || want curl curl; after+=(rust) ;;
+    rust) want cc build-essential; want redis-server redis-server; command -v cargo >/dev/null 2>&1 || want curl curl; after+=(rust) ;;
     go) want go golang-go; want openssl openssl; after+=(go_version) ;;
     images) after+=(musl_target) ;;
     clients) want npm npm; want python3 python3

@@ -24,7 +24,7 @@ pub use limit::{
     LimitsSpec, MAX_REQUESTS, Rate, RateSpec, WindowSpec, check_budgets,
 };
 pub use meter::Grant;
-pub use rate::Pace;
+pub use rate::{Level, Pace};
 pub use refusal::{Refused, RefusedBy};
 pub use saved::{SavedBook, SavedMeter, SavedOwner, SavedPart};
 pub use window::{Every, Period, ROLLING_BUCKETS, Window, WindowError, Zone};

@@ -18,7 +18,7 @@ use crate::data_dir::DataDir;
 use crate::ledger::Ledger;
 use crate::listener::{DataPlane, Running};
 use crate::observe::metrics::Metrics;
-use crate::settings::{AccessSettings, ListenSettings, ServeSettings, SourceSettings};
+use crate::settings::{AccessSettings, LedgerSettings, ListenSettings, ServeSettings, SourceSettings};
 use crate::tokens::{Minter, Signing, TokenStore};
 use crate::{clock, harden};
 
@@ -61,16 +61,15 @@ impl Router {
     ///
     /// # Errors
     /// The first thing that cannot be opened, or every fault of the configuration.
-    pub fn open(settings: ServeSettings) -> Result<Self, Failure> {
+    pub fn open(mut settings: ServeSettings) -> Result<Self, Failure> {
         harden::process();
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
         let data_dir = DataDir::open(&settings.data_dir).map_err(Failure::runtime)?;
         let admin_listener = bind(settings.listen.admin)?;
-        let ledger = Ledger::open_embedded(data_dir.path(), settings.usage_log, clock::unix_seconds())
-            .map_err(Failure::runtime)?;
         let metrics = Arc::new(Metrics::new());
+        let ledger = open_ledger(&data_dir, &mut settings, &metrics)?;
         let tokens = open_tokens(&data_dir, &settings)?;
         let listeners = Listeners { ledger: ledger.clone(), metrics: metrics.clone() };
         let mut feed = open_feed(&data_dir, &settings, tokens.as_ref(), listeners)?;
@@ -169,6 +168,23 @@ fn check_logins(feed: &Feed) -> Result<(), Failure> {
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Failure::Configuration(faults)) }
+}
+
+fn open_ledger(
+    data_dir: &DataDir,
+    settings: &mut ServeSettings,
+    metrics: &Metrics,
+) -> Result<Arc<Ledger>, Failure> {
+    match std::mem::take(&mut settings.ledger) {
+        LedgerSettings::Embedded => {
+            Ledger::open_embedded(data_dir.path(), settings.usage_log, clock::unix_seconds())
+                .map_err(Failure::runtime)
+        }
+        LedgerSettings::Redis(redis) => {
+            Ledger::open_redis(redis, metrics.unrecorded.clone()).map_err(Failure::runtime)
+        }
+        LedgerSettings::Memory => Ok(Ledger::memory()),
+    }
 }
 
 fn open_tokens(data_dir: &DataDir, settings: &ServeSettings) -> Result<Option<Arc<TokenStore>>, Failure> {

@@ -14,19 +14,28 @@ use std::time::Duration;
 use la_core::amount::Amounts;
 use la_core::budget::{
     Book, Budget, Covering, Denied, Grants, HoldId, Refused, SavedBook, SavedOwner, Settled, Spent, Standing,
+    Used,
 };
 use la_core::id::Subject;
 use la_core::report::SubjectUsage;
 use la_core::usage::Usage;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::usage_log::{Facts, Keeping, Told, UsageLog};
 
 mod embedded;
+mod redis;
 mod state;
 mod turns;
 
+#[cfg(test)]
+mod conformance;
+
 use embedded::KeeperHandle;
 pub use embedded::OpenError;
+pub use redis::try_out as try_redis;
+use redis::{Held, Remote};
+pub use redis::{OnUnavailable, RedisSettings, RedisUrl, RedisUrlError};
 use state::{Ending, Refusal, Shared, State, Taken};
 pub use turns::{Queue, Turn, Turns};
 
@@ -36,11 +45,18 @@ const LATE_AFTER: Duration = Duration::from_secs(1);
 /// How much longer a reservation then waits for it.
 const LATE_WAIT: Duration = Duration::from_secs(4);
 
-/// All budgets of one process. Shared by every thread.
+/// All budgets of one process, or of all that share a server. Shared by every thread.
 pub struct Ledger {
-    shared: Arc<Shared>,
-    keeper: Mutex<Option<KeeperHandle>>,
+    place: Place,
     turns: Turns,
+}
+
+/// Where use is counted.
+enum Place {
+    /// In this process, on disk or only in memory.
+    Here { shared: Arc<Shared>, keeper: Mutex<Option<KeeperHandle>> },
+    /// In a Redis.
+    There(Remote),
 }
 
 /// What a request asks of the ledger.
@@ -79,16 +95,26 @@ pub enum ReserveError {
 #[error("ledger was not closed cleanly: {0}")]
 pub struct CloseError(String);
 
+/// Why a ledger in a Redis was not opened.
+#[derive(Debug, thiserror::Error)]
+#[error("ledger in a Redis cannot be started: {0}")]
+pub struct OpenRedisError(String);
+
 /// One request that may go upstream.
 ///
 /// Dropping it charges all that it reserved: in doubt it happened.
 #[must_use = "a reservation that is dropped is charged"]
 pub struct Reservation {
-    shared: Arc<Shared>,
-    hold: Option<HoldId>,
+    hold: Option<Hold>,
     reserved: Amounts,
     told: Option<Told>,
     is_logged: bool,
+}
+
+/// What is open, and where.
+enum Hold {
+    Here(Arc<Shared>, HoldId),
+    There(Held),
 }
 
 impl Ledger {
@@ -98,14 +124,23 @@ impl Ledger {
     /// When another process holds it, or a file cannot be read, is broken, or cannot be written.
     pub fn open_embedded(dir: &Path, log: Keeping, now: i64) -> Result<Arc<Self>, OpenError> {
         let (shared, keeper) = embedded::open(dir, log, milliseconds(now))?;
-        Ok(Arc::new(Self { shared, keeper: Mutex::new(Some(keeper)), turns: Turns::default() }))
+        Ok(Arc::new(Self::here(shared, Some(keeper))))
+    }
+
+    /// The ledger in a Redis, which is connected to from now on. `unrecorded` counts what is admitted without it.
+    ///
+    /// # Errors
+    /// When the machine does not let it start. That the server cannot be used is the ledger's
+    /// [`Ledger::health`].
+    pub fn open_redis(settings: RedisSettings, unrecorded: Counter) -> Result<Arc<Self>, OpenRedisError> {
+        let remote = Remote::open(settings, unrecorded).map_err(OpenRedisError)?;
+        Ok(Arc::new(Self { place: Place::There(remote), turns: Turns::default() }))
     }
 
     /// A ledger that forgets everything with the process.
     pub fn memory() -> Arc<Self> {
         let state = State::new(Book::new(Grants::Endless), None, u64::MAX);
-        let shared = Arc::new(Shared::new(state));
-        Arc::new(Self { shared, keeper: Mutex::new(None), turns: Turns::default() })
+        Arc::new(Self::here(Arc::new(Shared::new(state)), None))
     }
 
     /// Where requests wait for others of their owner in this process to end.
@@ -113,19 +148,37 @@ impl Ledger {
         &self.turns
     }
 
-    /// The Hard budget of `covering` that has nothing left, if any. Reserves nothing.
-    pub fn exhausted(&self, covering: &[Covering<'_>], now_ms: u64) -> Option<Refused> {
-        self.shared.with(|state| state.exhausted(covering, now_ms))
+    fn here(shared: Arc<Shared>, keeper: Option<KeeperHandle>) -> Self {
+        let place = Place::Here { shared, keeper: Mutex::new(keeper) };
+        Self { place, turns: Turns::default() }
     }
 
-    /// How every budget of `covering` stands, in its order.
+    /// The Hard budget of `covering` that has nothing left, if any. Reserves nothing. Of a ledger in a Redis only
+    /// what was told this moment: else nothing, and [`Ledger::reserve`] decides.
+    pub fn exhausted(&self, covering: &[Covering<'_>], now_ms: u64) -> Option<Refused> {
+        match &self.place {
+            Place::Here { shared, .. } => shared.with(|state| state.exhausted(covering, now_ms)),
+            Place::There(remote) => remote.exhausted(covering, now_ms),
+        }
+    }
+
+    /// How every budget of `covering` stands, in its order. Of a ledger in a Redis as it was told last: by the
+    /// reservation when there was one, else some seconds ago.
     pub fn standings(&self, covering: &[Covering<'_>], now_ms: u64) -> Vec<Standing> {
-        self.shared.with(|state| state.standings(covering, now_ms))
+        match &self.place {
+            Place::Here { shared, .. } => shared.with(|state| state.standings(covering, now_ms)),
+            Place::There(remote) => remote.standings(covering, now_ms),
+        }
     }
 
     /// How the budgets of one owner stand, used or not.
     pub fn standings_of(&self, owner: &Subject, budgets: &[Budget], now_ms: u64) -> Vec<Standing> {
-        self.shared.with(|state| state.book.standings_of(owner, budgets, now_ms))
+        match &self.place {
+            Place::Here { shared, .. } => {
+                shared.with(|state| state.book.standings_of(owner, budgets, now_ms))
+            }
+            Place::There(remote) => remote.standings(&[Covering::pool(owner, budgets)], now_ms),
+        }
     }
 
     /// Takes what a request demands out of all that covers it, or nothing. `now_ms` is in Unix milliseconds.
@@ -133,82 +186,125 @@ impl Ledger {
     /// # Errors
     /// When a limit refuses it, or the ledger cannot answer for it.
     pub async fn reserve(&self, demand: &Demand<'_>, now_ms: u64) -> Result<Reservation, ReserveError> {
+        let shared = match &self.place {
+            Place::Here { shared, .. } => shared,
+            Place::There(remote) => {
+                // Boxed, so that no other ledger's requests carry it.
+                let hold = Box::pin(remote.reserve(demand, now_ms)).await?.map(Hold::There);
+                return Ok(Reservation { hold, reserved: demand.amounts, told: None, is_logged: false });
+            }
+        };
         let job = |state: &mut State| state.reserve(demand, now_ms);
-        let taken = match self.shared.with(job) {
+        let taken = match shared.with(job) {
             // Boxed: it is rare, and the future of every request would carry it.
-            Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(&self.shared, job)).await?,
+            Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(shared, job)).await?,
             other => other.map_err(ReserveError::from)?,
         };
         let Taken { hold, losses, is_logged } = taken;
-        let shared = Arc::clone(&self.shared);
-        let reserved = demand.amounts;
-        let reservation = Reservation { shared, hold: Some(hold), reserved, told: None, is_logged };
-        Unwritten { reservation: Some(reservation), losses }.written_down().await
+        Unwritten { shared, hold: Some(hold), losses }.written_down().await?;
+        let hold = Some(Hold::Here(Arc::clone(shared), hold));
+        Ok(Reservation { hold, reserved: demand.amounts, told: None, is_logged })
     }
 
     /// Writes down what [`Reservation::settle_soon`] has left. For whoever is about to wait.
     pub fn write_down(&self) {
-        // A failure is the ledger's trouble from now on, and refuses the next reservation.
-        let _ = self.shared.with(State::write_down);
+        if let Place::Here { shared, .. } = &self.place {
+            // A failure is the ledger's trouble from now on, and refuses the next reservation.
+            let _ = shared.with(State::write_down);
+        }
     }
 
     /// What `subject` has used, if it was ever used.
     pub fn usage(&self, subject: &Subject) -> Option<Use> {
-        let used = self.shared.lock().book.used(subject)?;
+        let used = match &self.place {
+            Place::Here { shared, .. } => shared.lock().book.used(subject)?,
+            Place::There(remote) => remote.used(subject)?,
+        };
         Some(Use { settled: used.requests, open: used.open, tokens: used.tokens })
     }
 
     /// What every subject has used, in the order of subjects.
     pub fn usage_all(&self) -> Vec<SubjectUsage> {
-        let state = self.shared.lock();
-        let all = state.book.used_by_all().map(|(subject, used)| SubjectUsage {
-            subject: subject.clone(),
+        let mut all: Vec<_> = match &self.place {
+            Place::Here { shared, .. } => {
+                let state = shared.lock();
+                state.book.used_by_all().map(|(subject, used)| (subject.clone(), used)).collect()
+            }
+            Place::There(remote) => remote.used_by_all(),
+        };
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let told = |(subject, used): (Subject, Used)| SubjectUsage {
+            subject,
             requests: used.requests,
             open: used.open,
             tokens: used.tokens,
             nano_usd: used.nano_usd,
             budgets: Vec::new(),
-        });
-        let mut all: Vec<_> = all.collect();
-        drop(state);
-        all.sort_by(|a, b| a.subject.cmp(&b.subject));
-        all
+        };
+        all.into_iter().map(told).collect()
     }
 
-    /// Everything as it is now, once the usage log has been told of it.
-    pub fn saved(&self) -> SavedBook {
+    /// Everything as it is now, once the usage log has been told of it. Nothing when it is counted elsewhere.
+    pub fn saved(&self) -> Option<SavedBook> {
         self.write_down();
-        self.shared.lock().saved()
+        self.here_only().map(|shared| shared.lock().saved())
     }
 
     /// Raises counts to those of `owners`, for whom nothing is open, and lowers none. The next start begins the
-    /// usage log anew, because no line tells of it. `now` is in Unix seconds.
+    /// usage log anew, because no line tells of it. `now` is in Unix seconds. Of no effect on a Redis.
     pub fn raise_to(&self, owners: &[SavedOwner], now: i64) {
-        self.shared.with(|state| state.raise_to(owners, milliseconds(now)));
+        if let Some(shared) = self.here_only() {
+            shared.with(|state| state.raise_to(owners, milliseconds(now)));
+        }
     }
 
     /// What it is called for as long as its files last. Another name is another ledger: its volume was lost.
     pub fn id(&self) -> Option<String> {
-        Some(self.shared.lock().id.clone()).filter(|id| !id.is_empty())
+        let id = self.here_only()?.lock().id.clone();
+        (!id.is_empty()).then_some(id)
     }
 
     /// What keeps the usage log from being written, or what it lacks.
     pub fn log_trouble(&self) -> Option<String> {
-        self.shared.lock().log.as_ref().and_then(UsageLog::trouble)
+        self.here_only()?.lock().log.as_ref().and_then(UsageLog::trouble)
+    }
+
+    fn here_only(&self) -> Option<&Arc<Shared>> {
+        match &self.place {
+            Place::Here { shared, .. } => Some(shared),
+            Place::There(_) => None,
+        }
     }
 
     /// Says which subjects have a token or are pools now. Others are forgotten 30 days after their last use.
     pub fn retain(&self, subjects: &BTreeSet<Subject>, now: i64) {
-        self.shared.with(|state| state.retain(subjects, milliseconds(now)));
+        match &self.place {
+            Place::Here { shared, .. } => shared.with(|state| state.retain(subjects, milliseconds(now))),
+            Place::There(remote) => remote.retain(subjects, milliseconds(now)),
+        }
     }
 
-    /// Whether budgets are being granted.
+    /// Whether requests can be admitted.
     ///
     /// # Errors
     /// One sentence that says why not.
     pub fn health(&self) -> Result<(), String> {
-        let state = self.shared.lock();
-        state.standing().and_then(|()| if state.stalled { Err(stalled()) } else { Ok(()) })
+        match &self.place {
+            Place::Here { shared, .. } => {
+                let state = shared.lock();
+                state.standing().and_then(|()| if state.stalled { Err(stalled()) } else { Ok(()) })
+            }
+            Place::There(remote) if remote.on_unavailable() == OnUnavailable::Allow => Ok(()),
+            Place::There(remote) => remote.health(),
+        }
+    }
+
+    /// Why requests are admitted and counted nowhere now, if they are.
+    pub fn unrecorded(&self) -> Option<String> {
+        match &self.place {
+            Place::There(remote) if remote.on_unavailable() == OnUnavailable::Allow => remote.health().err(),
+            _ => None,
+        }
     }
 
     /// Writes everything down and ends the ledger. What is open stays charged. Closing twice is one close.
@@ -220,8 +316,12 @@ impl Ledger {
     }
 
     fn end(&self, ending: Ending) -> Result<(), String> {
-        self.shared.with(|state| state.end_with(ending));
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (shared, keeper) = match &self.place {
+            Place::Here { shared, keeper } => (shared, keeper),
+            Place::There(remote) => return remote.end(ending),
+        };
+        shared.with(|state| state.end_with(ending));
+        let keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(keeper) = keeper else { return Ok(()) };
         keeper.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
     }
@@ -279,27 +379,27 @@ impl Drop for Ledger {
 }
 
 /// A reservation that nothing may follow from yet. Dropped, it never was.
-struct Unwritten {
-    reservation: Option<Reservation>,
+struct Unwritten<'a> {
+    shared: &'a Arc<Shared>,
+    hold: Option<HoldId>,
     losses: u64,
 }
 
-impl Unwritten {
+impl Unwritten<'_> {
     /// Waits until it is written down. Whatever else is ready on this thread goes first, so that what it
     /// reserves and settles is written with it: one write for many requests.
-    async fn written_down(mut self) -> Result<Reservation, ReserveError> {
+    async fn written_down(mut self) -> Result<(), ReserveError> {
         tokio::task::yield_now().await;
-        let unusable = || ReserveError::Unavailable("the reservation has ended".to_owned());
-        let shared = &self.reservation.as_ref().ok_or_else(unusable)?.shared;
-        shared.with(|state| state.write_through(self.losses)).map_err(ReserveError::Unavailable)?;
-        self.reservation.take().ok_or_else(unusable)
+        self.shared.with(|state| state.write_through(self.losses)).map_err(ReserveError::Unavailable)?;
+        self.hold = None;
+        Ok(())
     }
 }
 
-impl Drop for Unwritten {
+impl Drop for Unwritten<'_> {
     fn drop(&mut self) {
-        if let Some(reservation) = self.reservation.take() {
-            reservation.release();
+        if let Some(hold) = self.hold.take() {
+            end_here(self.shared, hold, None, None);
         }
     }
 }
@@ -310,11 +410,17 @@ impl Reservation {
     /// # Errors
     /// As [`Ledger::reserve`]; there must be no such attempt.
     pub async fn raise(&mut self, more: &Demand<'_>, now_ms: u64) -> Result<(), ReserveError> {
-        let Some(hold) = self.hold else { return Ok(()) };
-        let job = |state: &mut State| state.raise(hold, more, now_ms);
-        match self.shared.with(job) {
-            Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(&self.shared, job)).await?,
-            other => other.map_err(ReserveError::from)?,
+        match &mut self.hold {
+            Some(Hold::Here(shared, hold)) => {
+                let (shared, hold) = (&**shared, *hold);
+                let job = |state: &mut State| state.raise(hold, more, now_ms);
+                match shared.with(job) {
+                    Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(shared, job)).await?,
+                    other => other.map_err(ReserveError::from)?,
+                }
+            }
+            Some(Hold::There(held)) => Box::pin(held.raise(more, now_ms)).await?,
+            None => return Ok(()),
         }
         self.reserved = self.reserved.plus(&more.amounts);
         Ok(())
@@ -343,8 +449,15 @@ impl Reservation {
     /// Like [`Reservation::settle`], but written down with the next reservation or by
     /// [`Ledger::write_down`], which the caller sees to. A crash before that charges the request as reserved.
     pub fn settle_soon(mut self, spent: &Spent) -> Settled {
-        let Some(hold) = self.hold.take() else { return Settled::default() };
-        self.shared.with(|state| state.end(hold, Some(spent), self.told.as_ref()))
+        match self.hold.take() {
+            Some(Hold::Here(shared, hold)) => {
+                shared.with(|state| state.end(hold, Some(spent), self.told.as_ref()))
+            }
+            there => {
+                self.hold = there;
+                self.end(Some(spent))
+            }
+        }
     }
 
     /// Ends the reservation as a request that never went upstream.
@@ -353,13 +466,14 @@ impl Reservation {
     }
 
     fn end(&mut self, spent: Option<&Spent>) -> Settled {
-        let Some(hold) = self.hold.take() else { return Settled::default() };
-        self.shared.with(|state| {
-            let settled = state.end(hold, spent, self.told.as_ref());
-            // A failure is the ledger's trouble from now on; memory knows of the end, and writes it later.
-            let _ = state.write_down();
-            settled
-        })
+        match self.hold.take() {
+            Some(Hold::Here(shared, hold)) => end_here(&shared, hold, spent, self.told.as_ref()),
+            Some(Hold::There(held)) => {
+                held.end(spent);
+                spent.map_or_else(Settled::default, |spent| Settled::beyond(&self.reserved, spent))
+            }
+            None => Settled::default(),
+        }
     }
 }
 
@@ -368,4 +482,13 @@ impl Drop for Reservation {
         let spent = Spent { amounts: self.reserved, tokens: Usage::default() };
         self.end(Some(&spent));
     }
+}
+
+fn end_here(shared: &Shared, hold: HoldId, spent: Option<&Spent>, told: Option<&Told>) -> Settled {
+    shared.with(|state| {
+        let settled = state.end(hold, spent, told);
+        // A failure is the ledger's trouble from now on; memory knows of the end, and writes it later.
+        let _ = state.write_down();
+        settled
+    })
 }

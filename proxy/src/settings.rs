@@ -17,15 +17,17 @@ use crate::usage_log::{self, Keeping};
 mod args;
 mod dropped;
 mod forward;
+mod ledger;
 mod lookup;
 mod upstream;
 
 pub use args::{
-    Command, CommandLine, CommonArgs, ForwardArgs, ImportArgs, IssueArgs, LedgerCommand, ListenArgs,
-    QuickstartArgs, RecomputeArgs, ServeArgs, TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand,
-    UsageLogArgs,
+    Command, CommandLine, CommonArgs, ForwardArgs, ImportArgs, IssueArgs, LedgerArgs, LedgerCommand,
+    ListenArgs, QuickstartArgs, RecomputeArgs, ServeArgs, TokenAccessArgs, TokenIdArgs, TokensArgs,
+    TokensCommand, UsageLogArgs,
 };
 pub use forward::ForwardSettings;
+pub use ledger::LedgerSettings;
 pub use lookup::{Found, Lookup};
 pub use upstream::{LoginDirectory, UpstreamSettings};
 
@@ -38,6 +40,7 @@ pub struct ServeSettings {
     pub data_dir: PathBuf,
     pub source: SourceSettings,
     pub listen: ListenSettings,
+    pub ledger: LedgerSettings,
     pub bounds: Bounds,
     pub access: AccessSettings,
     pub usage_log: Keeping,
@@ -125,9 +128,10 @@ impl ServeSettings {
         let source = source(args, lookup, &data_dir, &mut judge);
         let in_cluster = matches!(source, SourceSettings::SnapshotDir(_));
         let listen = listen(args, lookup, &mut judge);
+        let ledger = LedgerSettings::read(&args.ledger, lookup, &mut judge);
         let bounds = bounds(args, lookup, &mut judge);
         let access = access(args, lookup, in_cluster, &mut judge);
-        let usage_log = usage_log(&args.usage_log, lookup, &mut judge);
+        let usage_log = usage_log(&args.usage_log, &ledger, lookup, &mut judge);
         if switch(false, "DISABLE_ANTHROPIC_API", lookup, &mut judge) {
             judge
                 .faults
@@ -138,7 +142,7 @@ impl ServeSettings {
             return Err(judge.faults);
         }
         let warnings = judge.warnings;
-        Ok(Self { data_dir, source, listen, bounds, access, usage_log, logging, warnings })
+        Ok(Self { data_dir, source, listen, ledger, bounds, access, usage_log, logging, warnings })
     }
 }
 
@@ -309,10 +313,17 @@ fn access(args: &ServeArgs, lookup: &Lookup, in_cluster: bool, judge: &mut Judge
     }
 }
 
-fn usage_log(args: &UsageLogArgs, lookup: &Lookup, judge: &mut Judge) -> Keeping {
+fn usage_log(args: &UsageLogArgs, ledger: &LedgerSettings, lookup: &Lookup, judge: &mut Judge) -> Keeping {
     let default = usage_log::Bounds::default();
     let is_on = lookup.find(("--usage-log", args.usage_log.as_deref()), "USAGE_LOG");
-    let is_on = judge.parse(is_on, "`on` or `off`", boolean).unwrap_or(true);
+    let is_on = judge.parse(is_on, "`on` or `off`", boolean);
+    let is_embedded = matches!(ledger, LedgerSettings::Embedded);
+    if is_on == Some(true) && !is_embedded {
+        judge
+            .faults
+            .push("--usage-log: on: only the embedded ledger keeps a usage log; turn it off".to_owned());
+    }
+    let is_on = is_on.unwrap_or(is_embedded);
     let max_bytes = ("--usage-log-max-bytes", args.usage_log_max_bytes.as_deref());
     let max_bytes = lookup.find(max_bytes, "USAGE_LOG_MAX_BYTES");
     let enough = |text: &str| text.parse().ok().filter(|bytes| *bytes >= usage_log::FEWEST_BYTES);

@@ -8,7 +8,7 @@ pub mod connection;
 pub mod connector;
 pub mod endpoint;
 mod pool;
-mod stream;
+pub mod stream;
 
 pub use connection::Connection;
 pub use connector::{ConnectError, connect};

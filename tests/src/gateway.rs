@@ -91,6 +91,11 @@ impl Gateway {
         format!("http://{}", self.address)
     }
 
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address

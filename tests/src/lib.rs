@@ -6,4 +6,5 @@ pub mod disk;
 pub mod fakes;
 pub mod gateway;
 pub mod proof;
+pub mod redis;
 pub mod router;

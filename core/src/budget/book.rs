@@ -243,10 +243,7 @@ impl Book {
             owner.spend(spent);
         }
         self.close(hold.at);
-        let over = |unit| spent.amounts.of(unit).saturating_sub(reserved.of(unit));
-        let overrun =
-            Amounts { requests: over(Unit::Requests), tokens: over(Unit::Tokens), nano_usd: over(Unit::Usd) };
-        Some(Settled { overrun })
+        Some(Settled::beyond(&reserved, spent))
     }
 
     /// Ends a hold as a request that never went upstream. Nothing when it has ended before.
@@ -450,6 +447,20 @@ impl Owner {
         self.tokens = self.tokens.plus(&spent.tokens);
         self.nano_usd = self.nano_usd.saturating_add(spent.amounts.nano_usd);
         self.changed = true;
+    }
+}
+
+impl Settled {
+    /// What `spent` goes beyond what was `reserved`.
+    pub const fn beyond(reserved: &Amounts, spent: &Spent) -> Self {
+        let spent = &spent.amounts;
+        Self {
+            overrun: Amounts {
+                requests: spent.requests.saturating_sub(reserved.requests),
+                tokens: spent.tokens.saturating_sub(reserved.tokens),
+                nano_usd: spent.nano_usd.saturating_sub(reserved.nano_usd),
+            },
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Pace {
 
 /// How full a rate is. Lives as long as the process: a restart begins anew.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Level {
+pub struct Level {
     /// Units times the interval.
     level: u64,
     /// When that was so, in milliseconds of a clock that never steps back.
@@ -49,20 +49,25 @@ impl Pace {
 }
 
 impl Level {
+    /// A level that is kept elsewhere: units times the interval, and when it was so.
+    pub const fn of(level: u64, at_ms: u64) -> Self {
+        Self { level, at_ms }
+    }
+
     /// Units that are still on it, rounded up.
-    pub(super) const fn units(&self, pace: &Pace, at_ms: u64) -> u64 {
+    pub const fn units(&self, pace: &Pace, at_ms: u64) -> u64 {
         self.level_at(pace, at_ms).div_ceil(pace.per_ms)
     }
 
     /// Whether `units` more fit now.
-    pub(super) fn admits(&self, pace: &Pace, units: u64, at_ms: u64) -> bool {
+    pub fn admits(&self, pace: &Pace, units: u64, at_ms: u64) -> bool {
         let more = units.checked_mul(pace.per_ms);
         more.and_then(|more| more.checked_add(self.level_at(pace, at_ms)))
             .is_some_and(|level| level <= pace.full())
     }
 
     /// How long until `units` more fit; nothing when they never do.
-    pub(super) fn wait_ms(&self, pace: &Pace, units: u64, at_ms: u64) -> Option<u64> {
+    pub fn wait_ms(&self, pace: &Pace, units: u64, at_ms: u64) -> Option<u64> {
         let more = units.checked_mul(pace.per_ms).filter(|more| *more <= pace.full())?;
         let room = pace.full() - more;
         Some(self.level_at(pace, at_ms).saturating_sub(room).div_ceil(pace.limit))

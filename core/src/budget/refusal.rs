@@ -43,7 +43,7 @@ pub enum RefusedBy {
 
 impl Refused {
     /// How long this stands in the way: of several refusals the longest is the one to tell.
-    pub(super) fn stands_until(&self) -> u64 {
+    pub fn stands_until(&self) -> u64 {
         match self.by {
             RefusedBy::Concurrency => 0,
             RefusedBy::Budget | RefusedBy::Rate => self.retry_at_ms.unwrap_or(u64::MAX),

@@ -118,7 +118,7 @@ impl Window {
     }
 
     /// How long a period of a rolling window counts from its beginning: until its last moment has left.
-    pub(super) const fn counts_for_ms(&self) -> u64 {
+    pub const fn counts_for_ms(&self) -> u64 {
         match self {
             Self::Rolling { length_ms } => length_ms.saturating_add(bucket_ms(*length_ms)),
             Self::Lifetime | Self::Calendar { .. } => u64::MAX,

@@ -39,7 +39,10 @@ pub(super) async fn usage(State(admin): State<SharedAdmin>) -> Response {
 }
 
 pub(super) async fn ledger(State(admin): State<SharedAdmin>) -> Response {
-    json(StatusCode::OK, &admin.status.ledger().saved())
+    match admin.status.ledger().saved() {
+        Some(book) => json(StatusCode::OK, &book),
+        None => Refusal::not_found("use is counted in a Redis; back that up instead").into_response(),
+    }
 }
 
 pub(super) async fn accounts(State(admin): State<SharedAdmin>) -> Response {

@@ -59,6 +59,15 @@ impl Status {
         reasons
     }
 
+    /// What is wrong although the process takes requests, one sentence each.
+    pub fn remarks(&self) -> Vec<String> {
+        let unrecorded = self.ledger.unrecorded();
+        unrecorded
+            .map(|why| format!("requests are admitted and counted nowhere: {why}"))
+            .into_iter()
+            .collect()
+    }
+
     /// The report at `now` (Unix seconds).
     pub fn report(&self, now: i64) -> Report {
         Report { usage: self.usage(now), ..self.report_without_usage(now) }
@@ -108,7 +117,7 @@ impl Status {
             not_ready,
             faults: self.feed.faults(),
             ledger_id: self.ledger.id(),
-            degraded: self.ledger.log_trouble().into_iter().collect(),
+            degraded: self.ledger.log_trouble().into_iter().chain(self.remarks()).collect(),
             accounts: live.accounts(now),
             live_tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
             usage: Vec::new(),

@@ -17,8 +17,8 @@ use crate::app::{self, Failure};
 use crate::clock;
 use crate::credentials::read_home;
 use crate::data_dir::DataDir;
-use crate::ledger::Ledger;
-use crate::settings::{Lookup, ServeArgs, ServeSettings, SourceSettings};
+use crate::ledger::{self, Ledger};
+use crate::settings::{LedgerSettings, Lookup, ServeArgs, ServeSettings, SourceSettings};
 use crate::upstream::connector::connect;
 use crate::upstream::endpoint::Endpoint;
 use crate::usage_log::Keeping;
@@ -100,6 +100,16 @@ fn data_dir(settings: &ServeSettings, served: bool, findings: &mut Findings) {
         Err(error) => return findings.bad(error.to_string()),
     };
     findings.good(format!("data folder {path}: can be written"));
+    match &settings.ledger {
+        LedgerSettings::Embedded => {}
+        LedgerSettings::Memory => return findings.good("ledger: in memory".to_owned()),
+        LedgerSettings::Redis(redis) => {
+            return match ledger::try_redis(redis) {
+                Ok(()) => findings.good(format!("ledger: {} can keep it", redis.url)),
+                Err(why) => findings.bad(format!("ledger: {}: {why}", redis.url)),
+            };
+        }
+    }
     match Ledger::open_embedded(data_dir.path(), Keeping::Owed, clock::unix_seconds()) {
         Err(error) => findings.bad(error.to_string()),
         Ok(ledger) => match ledger.close() {

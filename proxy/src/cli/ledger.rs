@@ -71,7 +71,7 @@ fn import(args: &ImportArgs, lookup: &Lookup) -> Result<(), Failure> {
     let held = DataDir::open(&data_dir).map_err(|e| failed(&e))?;
     let now = clock::unix_seconds();
     let ledger = Ledger::open_embedded(held.path(), Keeping::Owed, now).map_err(|e| failed(&e))?;
-    let known = ledger.saved().owners.len();
+    let known = ledger.saved().map_or(0, |book| book.owners.len());
     if known > 0 && !args.merge {
         return Err(Failure::Configuration(vec![format!(
             "--merge: the ledger in {} counts {known} subjects already; give --merge to keep the larger count of \
@@ -97,7 +97,7 @@ fn held(data_dir: &Path) -> Result<SavedBook, Failure> {
         Ledger::open_embedded(held.path(), Keeping::Owed, clock::unix_seconds()).map_err(|e| failed(&e))?;
     let book = ledger.saved();
     ledger.close().map_err(|e| failed(&e))?;
-    Ok(book)
+    book.ok_or_else(|| Failure::Runtime("use is counted elsewhere".to_owned()))
 }
 
 fn data_dir(args: &CommonArgs, lookup: &Lookup) -> Result<PathBuf, Failure> {

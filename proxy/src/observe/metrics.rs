@@ -141,6 +141,8 @@ pub struct Metrics {
     pub body_bytes: Gauge,
     /// Connections made to vendors.
     pub upstream_connections: Counter,
+    /// Requests admitted without a ledger.
+    pub unrecorded: Counter,
     generation: Gauge<u64, AtomicU64>,
     faults: Gauge,
     reloads: Counter,
@@ -270,6 +272,7 @@ impl Metrics {
             open_streams: Gauge::default(),
             body_bytes: Gauge::default(),
             upstream_connections: Counter::default(),
+            unrecorded: Counter::default(),
             generation: Gauge::default(),
             faults: Gauge::default(),
             reloads: Counter::default(),
@@ -288,6 +291,11 @@ impl Metrics {
             "upstream_connections",
             "Connections made to vendors",
             self.upstream_connections.clone(),
+        );
+        registry.register(
+            "unrecorded_requests",
+            "Requests admitted and counted nowhere, because the ledger could not be asked",
+            self.unrecorded.clone(),
         );
         registry.register(
             "snapshot_generation",

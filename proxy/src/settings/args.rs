@@ -28,7 +28,7 @@ pub enum Command {
     /// Issue, list, show, revoke and expire tokens.
     Tokens(TokensArgs),
     /// Count the ledger again from the usage log, replay other prices, export and import.
-    Ledger(LedgerArgs),
+    Ledger(LedgerToolArgs),
     /// Check configuration, data folder, credentials, keys, ports and upstream.
     Doctor(Box<ServeArgs>),
     /// Print a completion script for a shell.
@@ -62,6 +62,8 @@ pub struct ServeArgs {
     pub upstream: UpstreamArgs,
     #[command(flatten)]
     pub listen: ListenArgs,
+    #[command(flatten)]
+    pub ledger: LedgerArgs,
     #[command(flatten)]
     pub bounds: BoundsArgs,
     #[command(flatten)]
@@ -115,6 +117,26 @@ pub struct ListenArgs {
     /// How long open streams may go on after SIGTERM [env: DRAIN] [default: 30s]
     #[arg(long, value_name = "DURATION")]
     pub drain: Option<String>,
+}
+
+/// Where use is counted.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LedgerArgs {
+    /// Where use is counted: `embedded` (in the data folder), `redis` (shared by several processes), or `memory`
+    /// [env: LEDGER] [default: embedded]
+    #[arg(long, value_name = "KIND")]
+    pub ledger: Option<String>,
+    /// File with the URL of the Redis or Valkey, redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], or rediss:// for
+    /// TLS [env: REDIS_URL_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub redis_url_file: Option<String>,
+    /// The URL itself; other users of the machine may see it, so a file is better [env: REDIS_URL]
+    #[arg(long, value_name = "URL", value_parser = secret)]
+    pub redis_url: Option<Secret>,
+    /// While the Redis cannot be asked, `deny` requests, or `allow` them and count them nowhere
+    /// [env: LEDGER_ON_UNAVAILABLE] [default: deny]
+    #[arg(long, value_name = "POLICY")]
+    pub ledger_on_unavailable: Option<String>,
 }
 
 /// What keeps memory and work bounded.
@@ -263,7 +285,7 @@ pub struct TokenIdArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-pub struct LedgerArgs {
+pub struct LedgerToolArgs {
     #[command(subcommand)]
     pub command: LedgerCommand,
 }

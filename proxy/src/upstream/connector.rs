@@ -30,20 +30,32 @@ pub enum ConnectError {
     Setup(#[from] rustls::Error),
 }
 
+/// What is spoken over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    /// TLS has no name for it.
+    Redis,
+}
+
 /// Connects to `place`. How long that may take is the caller's to limit.
 pub async fn connect(place: &Place, buffers: &Rc<Buffers>) -> Result<Connection, ConnectError> {
+    let stream = dial(place, Speaks::Http1).await?;
+    Ok(Connection::new(stream, Rc::clone(buffers)))
+}
+
+/// Connects to `place` before anything is said.
+pub async fn dial(place: &Place, speaks: Speaks) -> Result<Stream, ConnectError> {
     let socket = connect_tcp(place).await?;
     // Requests are written whole; waiting for more would only delay them.
     let _ = socket.set_nodelay(true);
-    let stream = match &place.tls_name {
-        None => Stream::Plain(socket),
-        Some(name) => {
-            let connector = TlsConnector::from(tls()?);
-            let tls = connector.connect(name.clone(), socket).await.map_err(ConnectError::Tls)?;
-            Stream::Tls(Box::new(tls))
-        }
-    };
-    Ok(Connection::new(stream, Rc::clone(buffers)))
+    let Some(name) = &place.tls_name else { return Ok(Stream::Plain(socket)) };
+    let mut config = tls()?;
+    if speaks == Speaks::Redis {
+        Arc::make_mut(&mut config).alpn_protocols.clear();
+    }
+    let tls = TlsConnector::from(config).connect(name.clone(), socket).await.map_err(ConnectError::Tls)?;
+    Ok(Stream::Tls(Box::new(tls)))
 }
 
 async fn connect_tcp(place: &Place) -> Result<TcpStream, ConnectError> {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// A connected socket.
-pub(super) enum Stream {
+pub enum Stream {
     /// In plain text.
     Plain(TcpStream),
     /// Encrypted.

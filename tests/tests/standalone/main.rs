@@ -29,6 +29,8 @@ mod power_cuts;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod shared_ledger;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod usage_log;

@@ -100,13 +100,17 @@ impl Book {
 
     /// The Hard budget that has nothing left, if any: the one that stays so for longest.
     pub fn exhausted(&mut self, cover: &Cover, now_ms: u64) -> Option<Refused> {
+        self.refused_by_budgets(cover, &Amounts { requests: 1, tokens: 1, nano_usd: 1 }, now_ms)
+    }
+
+    /// The Hard budget that `amounts` do not fit under, if any: the one that stays so for longest.
+    pub fn refused_by_budgets(&mut self, cover: &Cover, amounts: &Amounts, now_ms: u64) -> Option<Refused> {
         let (now_ms, _) = self.time.advance(now_ms);
         for line in &cover.lines {
             let meter = self.meters.get_mut(line.meter)?;
             meter.advance(self.clocks.get_mut(meter.clock)?, now_ms);
         }
-        let one = Amounts { requests: 1, tokens: 1, nano_usd: 1 };
-        let refusals = cover.checks.iter().filter_map(|check| self.refused_by_budget(check, &one));
+        let refusals = cover.checks.iter().filter_map(|check| self.refused_by_budget(check, amounts));
         refusals.max_by_key(Refused::stands_until)
     }
 

@@ -10,7 +10,7 @@ use la_core::usage::Usage;
 
 use super::{OpenError, Probe, SEGMENT_BYTES, Setup, Step};
 use crate::ledger::state::{Shared, State};
-use crate::ledger::{Demand, Ledger, Reservation, ReserveError, Turns, Use};
+use crate::ledger::{Demand, Ledger, Place, Reservation, ReserveError, Use};
 use crate::usage_log::{Bounds, Keeping};
 
 mod budgets;
@@ -41,7 +41,16 @@ fn after_power_cut(dir: &Path) -> Setup {
 
 fn open(setup: Setup) -> Result<Arc<Ledger>, OpenError> {
     let (shared, keeper) = super::open_with(setup, NOW_MS)?;
-    Ok(Arc::new(Ledger { shared, keeper: Mutex::new(Some(keeper)), turns: Turns::default() }))
+    Ok(Arc::new(Ledger::here(shared, Some(keeper))))
+}
+
+impl Ledger {
+    fn shared(&self) -> &Shared {
+        match &self.place {
+            Place::Here { shared, .. } => shared,
+            Place::There(_) => panic!("not in this process"),
+        }
+    }
 }
 
 fn subject(name: &str) -> Subject {
@@ -83,7 +92,7 @@ fn spent(output_tokens: u64) -> Spent {
 }
 
 fn granted(ledger: &Ledger, name: &str) -> u64 {
-    let state = ledger.shared.lock();
+    let state = ledger.shared().lock();
     state.book.saved().find(|owner| owner.subject == subject(name)).map_or(0, |owner| owner.meters[0].granted)
 }
 
@@ -92,7 +101,7 @@ fn recovered(setup: &Setup, now_ms: u64) -> Ledger {
     let (_store, head, kept) = super::store::Store::open(&setup.dir).ok().unwrap();
     let book = super::recover::recover(setup, &head, &kept, now_ms).unwrap().book;
     let shared = Arc::new(Shared::new(State::new(book, None, u64::MAX)));
-    Ledger { shared, keeper: Mutex::new(None), turns: Turns::default() }
+    Ledger::here(shared, None)
 }
 
 /// Whether the keeper is between two jobs.

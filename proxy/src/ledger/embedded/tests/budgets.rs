@@ -100,7 +100,7 @@ impl Load {
 /// Who has used what, in which periods, what is open counted as charged. Of grants nothing: they are the
 /// keeper's, and one may come between two looks.
 fn counted(ledger: &Ledger) -> Vec<SavedOwner> {
-    let mut owners: Vec<_> = ledger.shared.lock().book.saved().collect();
+    let mut owners: Vec<_> = ledger.shared().lock().book.saved().collect();
     for owner in &mut owners {
         owner.last_seen_ms = 0;
         owner.meters.retain(|meter| meter.settled + meter.open > 0);

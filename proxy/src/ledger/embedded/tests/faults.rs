@@ -26,7 +26,7 @@ fn full_disk_stops_reservations_and_ends_without_a_restart() {
     let ledger = open(Setup { probe, ..setup(dir.path()) }).unwrap();
     spend(&ledger, "a", 5);
     let held = [reserve(&ledger, "a", None).unwrap(), reserve(&ledger, "a", None).unwrap()];
-    let full = Arc::clone(&ledger.shared.lock().segment.as_ref().unwrap().full);
+    let full = Arc::clone(&ledger.shared().lock().segment.as_ref().unwrap().full);
     broken.store(true, Ordering::SeqCst);
     full.store(true, Ordering::SeqCst);
 
@@ -141,7 +141,7 @@ fn write_that_fails_refuses_every_reservation_that_waited_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(setup(dir.path())).unwrap();
     spend(&ledger, "a", 1);
-    ledger.shared.lock().segment.as_ref().unwrap().full.store(true, Ordering::SeqCst);
+    ledger.shared().lock().segment.as_ref().unwrap().full.store(true, Ordering::SeqCst);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let who = subject("a");
     let (first, second) = runtime.block_on(async {

@@ -6,7 +6,7 @@ use crate::usage_log::{self, Recount};
 
 /// What the log of a data folder comes to, and in what it differs from the ledger that is open there.
 fn counted(dir: &Path, ledger: &Ledger) -> (Recount, Vec<usage_log::Difference>) {
-    let book = ledger.saved();
+    let book = ledger.saved().unwrap();
     let recount = usage_log::recount(&usage_log::folder(dir), book.entries).unwrap();
     let differences = recount.differences(&book);
     (recount, differences)
@@ -37,12 +37,12 @@ fn log_counts_as_the_ledger_after_a_kill_at_any_request() {
             let image = pauses.image(dir.path());
             let after = open(setup(image.path())).unwrap();
             agrees(image.path(), &after, &what);
-            late += after.saved().entries - ledger.saved().entries;
+            late += after.saved().unwrap().entries - ledger.saved().unwrap().entries;
             // And it goes on from there.
             load.probe_on(&after);
             agrees(image.path(), &after, &format!("{what}, afterwards"));
         }
-        charges += ledger.saved().entries;
+        charges += ledger.saved().unwrap().entries;
     }
     assert!(charges > 100 && late > 100, "{charges} charges, {late} at kills");
 }
@@ -136,7 +136,7 @@ fn log_that_cannot_be_written_refuses_nothing_and_says_what_it_lacks() {
     // As on a full disk: every write to this file fails.
     let full =
         usage_log::Ends { path: "/dev/full".into(), number: 1, len_bytes: 0, entries: None, begun_ms: 0 };
-    ledger.shared.lock().log = Some(usage_log::UsageLog::go_on(&full, BOUNDS).unwrap());
+    ledger.shared().lock().log = Some(usage_log::UsageLog::go_on(&full, BOUNDS).unwrap());
     spend(&ledger, "a", 2_000);
     assert_eq!(ledger.health(), Ok(()));
     let trouble = ledger.log_trouble().unwrap();

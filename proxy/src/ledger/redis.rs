@@ -1,0 +1,459 @@
+//! The ledger in a Redis or Valkey that several replicas share.
+//!
+//! Every step is one atomic script over the keys of all owners that cover a request, by the server's clock. A
+//! hold lasts as long as its process renews it; one that expires stays charged as reserved and leaves the
+//! requests that are open. Settlements wait in memory until the server has acknowledged them. All keys of a
+//! proxy share one hash tag, so they are in one slot of a cluster. What a fail-over can lose is in
+//! ARCHITECTURE.md.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use la_core::budget::{Covering, Refused, Spent, Standing, Used};
+use la_core::id::Subject;
+use prometheus_client::metrics::counter::Counter;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::{Notify, watch};
+
+use super::state::Ending;
+use super::{Demand, ReserveError};
+use crate::clock;
+use demand::{Ask, Asks, Outcome, Seat, Told};
+use link::{ANSWER_WITHIN, Clock, Fault, Link, Script};
+use mirror::Mirror;
+
+mod courier;
+mod demand;
+mod link;
+mod mirror;
+mod url;
+
+#[cfg(test)]
+pub(super) mod tests;
+
+pub use url::{RedisUrl, RedisUrlError};
+
+/// How long a hold lasts that nobody renews, in milliseconds.
+const LEASE_MS: u64 = 60_000;
+
+/// Most settlements that wait for the server. Then nothing is reserved, so none is ever dropped.
+const MOST_WAITING: usize = 65_536;
+
+/// What happens to requests while the server cannot be asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// They are refused.
+    #[default]
+    Deny,
+    /// They are admitted and counted nowhere.
+    Allow,
+}
+
+/// Where the ledger is, and what happens without it.
+#[derive(Debug)]
+pub struct RedisSettings {
+    pub url: RedisUrl,
+    pub on_unavailable: OnUnavailable,
+}
+
+/// The ledger of one process.
+pub(super) struct Remote {
+    shared: Arc<Shared>,
+    courier: Mutex<Option<JoinHandle<Result<(), String>>>>,
+}
+
+/// What requests share with the courier.
+struct Shared {
+    settings: RedisSettings,
+    time: Time,
+    /// Names this process in its holds.
+    process: String,
+    last_hold: AtomicU64,
+    link: watch::Sender<Option<Arc<Link>>>,
+    trouble: Mutex<Option<Trouble>>,
+    mirror: Mutex<Mirror>,
+    /// What the server's clock shows beyond ours, in milliseconds.
+    ahead_ms: AtomicI64,
+    /// Holds to be renewed.
+    open: Mutex<HashMap<u64, Arc<[Subject]>>>,
+    /// Ends that the server does not know of yet, but for those that are on their way.
+    waiting: Mutex<VecDeque<Ended>>,
+    /// How many they are, with those on their way.
+    unacknowledged: watch::Sender<usize>,
+    work: Notify,
+    /// Subjects that a snapshot names.
+    keep: Mutex<BTreeSet<Subject>>,
+    ending: Mutex<Option<Ending>>,
+    /// Requests that were admitted and counted nowhere.
+    unrecorded: Counter,
+    said_unrecorded: AtomicBool,
+}
+
+/// What holds last by.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    clock: Clock,
+    /// How long one lasts that nobody renews.
+    lease_ms: u64,
+}
+
+/// Why the server cannot be asked, and since when by the monotonic clock.
+#[derive(Debug, Clone)]
+struct Trouble {
+    why: String,
+    since_ms: u64,
+}
+
+/// The end of a hold.
+struct Ended {
+    hold: u64,
+    owners: Arc<[Subject]>,
+    /// Absent when it never went upstream.
+    spent: Option<Spent>,
+    at_ms: u64,
+}
+
+/// A request that may be held at the server. Dropped, it never went upstream.
+pub(super) struct Held {
+    shared: Arc<Shared>,
+    hold: u64,
+    owners: Arc<[Subject]>,
+    is_sent: bool,
+}
+
+/// Why a question has no answer.
+enum Stop {
+    Refused(Refused),
+    Unavailable(String),
+    /// What cannot be counted exactly is refused, whatever happens without a server.
+    Beyond(String),
+}
+
+/// Whether a server can keep a ledger now.
+///
+/// # Errors
+/// One sentence that says why not.
+pub fn try_out(settings: &RedisSettings) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    let opening = Link::open(&settings.url, &settings.url.place, Clock::Server);
+    runtime.block_on(opening).map(drop).map_err(|fault| fault.to_string())
+}
+
+impl Remote {
+    /// Starts a courier, which connects. Until it has, nothing is reserved.
+    ///
+    /// # Errors
+    /// When the machine has no randomness or no thread to give.
+    pub(super) fn open(settings: RedisSettings, unrecorded: Counter) -> Result<Self, String> {
+        Self::open_with(settings, unrecorded, Time { clock: Clock::Server, lease_ms: LEASE_MS })
+    }
+
+    fn open_with(settings: RedisSettings, unrecorded: Counter, time: Time) -> Result<Self, String> {
+        let connecting = Trouble { why: "is being connected to".to_owned(), since_ms: clock::monotonic_ms() };
+        let shared = Arc::new(Shared {
+            settings,
+            time,
+            process: process_name()?,
+            last_hold: AtomicU64::new(0),
+            link: watch::Sender::new(None),
+            trouble: Mutex::new(Some(connecting)),
+            mirror: Mutex::new(Mirror::new()),
+            ahead_ms: AtomicI64::new(0),
+            open: Mutex::default(),
+            waiting: Mutex::default(),
+            unacknowledged: watch::Sender::new(0),
+            work: Notify::new(),
+            keep: Mutex::default(),
+            ending: Mutex::default(),
+            unrecorded,
+            said_unrecorded: AtomicBool::new(false),
+        });
+        let courier = courier::start(&shared)?;
+        Ok(Self { shared, courier: Mutex::new(Some(courier)) })
+    }
+
+    /// Reserves; nothing held where requests are admitted without a server.
+    pub(super) async fn reserve(
+        &self,
+        demand: &Demand<'_>,
+        now_ms: u64,
+    ) -> Result<Option<Held>, ReserveError> {
+        let owners = demand.covering.iter().map(|covering| covering.owner.clone()).collect();
+        let hold = self.shared.last_hold.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let mut held = Held { shared: Arc::clone(&self.shared), hold, owners, is_sent: false };
+        let asked = held.ask(Asks::First, demand, now_ms).await;
+        match asked {
+            Ok(()) => {
+                lock(&self.shared.open).insert(hold, Arc::clone(&held.owners));
+                Ok(Some(held))
+            }
+            Err(Stop::Unavailable(_)) if self.shared.settings.on_unavailable == OnUnavailable::Allow => {
+                self.shared.admit_unrecorded();
+                Ok(None)
+            }
+            Err(stop) => {
+                // What the server has refused it does not hold.
+                held.is_sent &= matches!(stop, Stop::Unavailable(_));
+                Err(stop.into())
+            }
+        }
+    }
+
+    pub(super) fn exhausted(&self, covering: &[Covering<'_>], now_ms: u64) -> Option<Refused> {
+        let server_ms = self.shared.server_ms(now_ms);
+        lock(&self.shared.mirror).exhausted(covering, server_ms, clock::monotonic_ms())
+    }
+
+    pub(super) fn standings(&self, covering: &[Covering<'_>], now_ms: u64) -> Vec<Standing> {
+        let server_ms = self.shared.server_ms(now_ms);
+        lock(&self.shared.mirror).standings(covering, server_ms)
+    }
+
+    pub(super) fn used(&self, subject: &Subject) -> Option<Used> {
+        lock(&self.shared.mirror).used(subject)
+    }
+
+    pub(super) fn used_by_all(&self) -> Vec<(Subject, Used)> {
+        lock(&self.shared.mirror).used_by_all().map(|(subject, used)| (subject.clone(), used)).collect()
+    }
+
+    /// Has the server keep these, and reads how they stand.
+    pub(super) fn retain(&self, subjects: &BTreeSet<Subject>, now_ms: u64) {
+        lock(&self.shared.mirror).retain(subjects, self.shared.server_ms(now_ms));
+        lock(&self.shared.keep).clone_from(subjects);
+        self.shared.work.notify_one();
+    }
+
+    /// Whether requests are judged, or why not although they are admitted.
+    pub(super) fn health(&self) -> Result<(), String> {
+        if lock(&self.shared.ending).is_some() {
+            return Err("it is closed".to_owned());
+        }
+        let waiting = *self.shared.unacknowledged.borrow();
+        if waiting >= MOST_WAITING {
+            return Err(format!("{waiting} settlements wait for the server"));
+        }
+        lock(&self.shared.trouble).as_ref().map_or(Ok(()), |trouble| Err(trouble.why.clone()))
+    }
+
+    pub(super) fn on_unavailable(&self) -> OnUnavailable {
+        self.shared.settings.on_unavailable
+    }
+
+    /// Ends the courier; when closed, once everything is acknowledged or the time is over.
+    pub(super) fn end(&self, ending: Ending) -> Result<(), String> {
+        lock(&self.shared.ending).get_or_insert(ending);
+        self.shared.work.notify_one();
+        let Some(courier) = lock(&self.courier).take() else { return Ok(()) };
+        courier.join().unwrap_or_else(|_| Err("its thread panicked".to_owned()))
+    }
+}
+
+impl Held {
+    /// Takes more.
+    pub(super) async fn raise(&mut self, more: &Demand<'_>, now_ms: u64) -> Result<(), ReserveError> {
+        self.ask(Asks::Again, more, now_ms).await.map_err(ReserveError::from)
+    }
+
+    /// Ends it, as `spent` or as a request that never went upstream.
+    pub(super) fn end(mut self, spent: Option<&Spent>) {
+        self.finish(spent);
+    }
+
+    fn finish(&mut self, spent: Option<&Spent>) {
+        if !std::mem::take(&mut self.is_sent) {
+            return;
+        }
+        lock(&self.shared.open).remove(&self.hold);
+        lock(&self.shared.mirror).doubt(&self.owners);
+        let (hold, owners, at_ms) = (self.hold, Arc::clone(&self.owners), clock::monotonic_ms());
+        self.shared.unacknowledged.send_modify(|count| *count += 1);
+        lock(&self.shared.waiting).push_back(Ended { hold, owners, spent: spent.copied(), at_ms });
+        self.shared.work.notify_one();
+    }
+
+    async fn ask(&mut self, asks: Asks, demand: &Demand<'_>, now_ms: u64) -> Result<(), Stop> {
+        let seats = demand::seats(demand.covering).map_err(Stop::Beyond)?;
+        let shared = Arc::clone(&self.shared);
+        let asking = async {
+            let told = self.answer(asks, &seats, demand, now_ms).await?;
+            shared.ahead_ms.store(difference(told.now_ms, now_ms), Ordering::Relaxed);
+            shared.hear(&seats, &told);
+            match told.outcome {
+                Outcome::Admitted => Ok(()),
+                Outcome::Refused => Err(shared.explain(&seats, &told, demand, asks)),
+                Outcome::Unknown | Outcome::Ended => {
+                    Err(Stop::Unavailable("the request has expired at the server".to_owned()))
+                }
+            }
+        };
+        match tokio::time::timeout(ANSWER_WITHIN, asking).await {
+            Ok(asked) => asked,
+            Err(_) => {
+                let late = || format!("the server has not answered for {} s", ANSWER_WITHIN.as_secs());
+                Err(Stop::Unavailable(shared.trouble().unwrap_or_else(late)))
+            }
+        }
+    }
+
+    /// Asks until there is an answer. A first question that was lost is asked again: its hold is taken once.
+    async fn answer(
+        &mut self,
+        asks: Asks,
+        seats: &[Seat<'_>],
+        demand: &Demand<'_>,
+        now_ms: u64,
+    ) -> Result<Told, Stop> {
+        let keys: Vec<_> = self.owners.iter().flat_map(demand::keys).collect();
+        let name = self.shared.name(self.hold);
+        let mut server_ms = self.shared.server_ms(now_ms);
+        loop {
+            let link = self.shared.linked().await?;
+            let ask =
+                Ask { hold: &name, asks, lease_ms: self.shared.time.lease_ms, amounts: &demand.amounts };
+            let arguments = demand::arguments(&ask, seats, server_ms);
+            self.is_sent = true;
+            match link.run(Script::Reserve, &keys, &arguments).await {
+                Ok(value) => match Told::read(&value, seats) {
+                    Some(told) if told.outcome == Outcome::Unknown => server_ms = told.now_ms,
+                    Some(told) => return Ok(told),
+                    None => return Err(Stop::Unavailable("the server's answer cannot be read".to_owned())),
+                },
+                Err(fault) => {
+                    self.shared.fail(&link, &fault);
+                    if asks == Asks::Again || matches!(fault, Fault::Refused(_)) {
+                        return Err(Stop::Unavailable(fault.to_string()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.finish(None);
+    }
+}
+
+impl Shared {
+    fn name(&self, hold: u64) -> String {
+        format!("{}-{hold}", self.process)
+    }
+
+    fn server_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).as_ref().map(|trouble| trouble.why.clone())
+    }
+
+    /// The connection; waits for it while it has only just been lost.
+    async fn linked(&self) -> Result<Arc<Link>, Stop> {
+        if lock(&self.ending).is_some() {
+            return Err(Stop::Unavailable("it is closed".to_owned()));
+        }
+        let waiting = *self.unacknowledged.borrow();
+        if waiting >= MOST_WAITING {
+            return Err(Stop::Unavailable(format!("{waiting} settlements wait for the server")));
+        }
+        if let Some(link) = self.link.borrow().clone() {
+            return Ok(link);
+        }
+        let for_long = |trouble: &&Trouble| {
+            let wait_ms = u64::try_from(ANSWER_WITHIN.as_millis()).unwrap_or(u64::MAX);
+            clock::monotonic_ms().saturating_sub(trouble.since_ms) >= wait_ms
+        };
+        if let Some(trouble) = lock(&self.trouble).as_ref().filter(for_long) {
+            return Err(Stop::Unavailable(trouble.why.clone()));
+        }
+        let mut links = self.link.subscribe();
+        let linked = links.wait_for(Option::is_some).await;
+        let link = linked.ok().and_then(|link| link.clone());
+        link.ok_or_else(|| Stop::Unavailable("it is closed".to_owned()))
+    }
+
+    /// Takes a connection out of use that has failed.
+    fn fail(&self, link: &Arc<Link>, fault: &Fault) {
+        let failed = self.link.send_if_modified(|current| {
+            let is_it = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
+            is_it && current.take().is_some()
+        });
+        if failed {
+            self.worry(fault);
+            self.work.notify_one();
+        }
+    }
+
+    /// Notes, and says once, why the server cannot be asked.
+    fn worry(&self, fault: &Fault) {
+        let (why, since_ms) = (fault.to_string(), clock::monotonic_ms());
+        let mut trouble = lock(&self.trouble);
+        let known = trouble.as_ref().filter(|known| known.why == why);
+        if known.is_none() {
+            tracing::warn!("ledger in {} cannot be used: {why}", self.settings.url);
+            let since_ms = trouble.as_ref().map_or(since_ms, |earlier| earlier.since_ms);
+            *trouble = Some(Trouble { why, since_ms });
+        }
+    }
+
+    fn admit_unrecorded(&self) {
+        self.unrecorded.inc();
+        if !self.said_unrecorded.swap(true, Ordering::Relaxed) {
+            let why = self.trouble().unwrap_or_default();
+            tracing::warn!("requests are admitted and counted nowhere until the ledger can be used: {why}");
+        }
+    }
+
+    fn hear(&self, seats: &[Seat<'_>], told: &Told) {
+        let (mut mirror, clock_ms) = (lock(&self.mirror), clock::monotonic_ms());
+        for (seat, owner) in seats.iter().zip(&told.owners) {
+            mirror.hear(seat.owner, told.moment, &owner.meters, clock_ms);
+        }
+    }
+
+    /// Of all limits that refuse, the one that stands longest.
+    fn explain(&self, seats: &[Seat<'_>], told: &Told, demand: &Demand<'_>, asks: Asks) -> Stop {
+        let budget = lock(&self.mirror).refused(demand.covering, &demand.amounts, told.now_ms);
+        let pace = told.refused_by_pace(seats, &demand.amounts, asks);
+        let refused = budget.into_iter().chain(pace).max_by_key(Refused::stands_until);
+        let most = demand::MOST;
+        refused.map_or_else(
+            || Stop::Beyond(format!("use would go beyond {most}, which is never counted")),
+            Stop::Refused,
+        )
+    }
+}
+
+impl From<Stop> for ReserveError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(refused) => Self::Refused(Box::new(refused)),
+            Stop::Unavailable(why) | Stop::Beyond(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+fn process_name() -> Result<String, String> {
+    let mut bytes = [0; 12];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| "the machine gives no randomness".to_owned())?;
+    Ok(bytes.iter().fold(String::new(), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    }))
+}
+
+/// How far `there` is ahead of `here`.
+fn difference(there: u64, here: u64) -> i64 {
+    i64::try_from(i128::from(there) - i128::from(here)).unwrap_or_default()
+}
+
+/// A thread that panicked under a lock leaves values that are each still valid.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
