@@ -249,7 +249,8 @@ pub enum OnUnavailable {
 #[serde(rename_all = "camelCase")]
 pub struct RedisLedger {
     /// The Secret, in this namespace, and the key in it that hold the URL, such as
-    /// `rediss://user:password@redis.example:6379/0`. The pods mount that key as a file.
+    /// `rediss://user:password@redis.example:6379/0`. The pods mount that key as a file and read it when they
+    /// start: after a change, `kubectl rollout restart` the StatefulSet of the proxy's name.
     pub url_secret_ref: SecretKey,
 }
 

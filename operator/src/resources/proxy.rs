@@ -168,18 +168,19 @@ impl Pods<'_> {
             Ledger::Redis(_) => "redis",
             Ledger::Memory(_) => "memory",
         };
-        let otherwise = match self.ledger.on_unavailable {
-            OnUnavailable::Deny => "deny",
-            OnUnavailable::Allow => "allow",
-        };
         let mut environment = vec![
             json!({ "name": "POD_UID", "valueFrom": { "fieldRef": { "apiVersion": "v1",
                 "fieldPath": "metadata.uid" } } }),
             json!({ "name": "LEDGER", "value": place }),
-            json!({ "name": "LEDGER_ON_UNAVAILABLE", "value": otherwise }),
         ];
+        // The proxy refuses settings that mean nothing to its ledger.
         if self.ledger.url_secret().is_some() {
+            let otherwise = match self.ledger.on_unavailable {
+                OnUnavailable::Deny => "deny",
+                OnUnavailable::Allow => "allow",
+            };
             let file = format!("{REDIS_DIRECTORY}/{REDIS_URL}");
+            environment.push(json!({ "name": "LEDGER_ON_UNAVAILABLE", "value": otherwise }));
             environment.push(json!({ "name": "REDIS_URL_FILE", "value": file }));
         }
         environment
@@ -281,12 +282,12 @@ mod tests {
         let allow = json!({ "redis": redis["redis"], "onUnavailable": "Allow" });
         let file = Some("/etc/la-router/redis/url");
         let cases = [
-            ("embedded", json!({ "embedded": {} }), ["embedded", "deny"], None, true),
-            ("memory", json!({ "memory": {} }), ["memory", "deny"], None, false),
-            ("redis", redis, ["redis", "deny"], file, false),
-            ("redis that may be away", allow, ["redis", "allow"], file, false),
+            ("embedded", json!({ "embedded": {} }), ("embedded", None), None, true),
+            ("memory", json!({ "memory": {} }), ("memory", None), None, false),
+            ("redis", redis, ("redis", Some("deny")), file, false),
+            ("redis that may be away", allow, ("redis", Some("allow")), file, false),
         ];
-        for (sentence, ledger, [place, otherwise], file, keeps) in cases {
+        for (sentence, ledger, (place, otherwise), file, keeps) in cases {
             let ledger: LedgerSpec = serde_json::from_value(ledger).unwrap();
             let set: k8s_openapi::api::apps::v1::StatefulSet =
                 serde_json::from_value(pods(&ledger).stateful_set()).unwrap();
@@ -299,7 +300,7 @@ mod tests {
                 environment.filter(|one| one.name == name).find_map(|one| one.value.as_deref())
             };
             assert_eq!(variable("LEDGER"), Some(place), "{sentence}");
-            assert_eq!(variable("LEDGER_ON_UNAVAILABLE"), Some(otherwise), "{sentence}");
+            assert_eq!(variable("LEDGER_ON_UNAVAILABLE"), otherwise, "{sentence}");
             assert_eq!(variable("REDIS_URL_FILE"), file, "{sentence}");
             let volumes = pod.volumes.unwrap();
             let secret = volumes.iter().find(|volume| volume.name == "redis").map(|volume| {
