@@ -83,6 +83,7 @@ pub struct Reservation {
     shared: Arc<Shared>,
     hold: Option<HoldId>,
     reserved: Amounts,
+    standings: Vec<Standing>,
 }
 
 impl Ledger {
@@ -128,9 +129,9 @@ impl Ledger {
             Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(&self.shared, job)).await?,
             other => other.map_err(ReserveError::from)?,
         };
-        let Taken { hold, losses } = taken;
+        let Taken { hold, losses, standings } = taken;
         let shared = Arc::clone(&self.shared);
-        let reservation = Reservation { shared, hold: Some(hold), reserved: demand.amounts };
+        let reservation = Reservation { shared, hold: Some(hold), reserved: demand.amounts, standings };
         Unwritten { reservation: Some(reservation), losses }.written_down().await
     }
 
@@ -289,6 +290,11 @@ impl Reservation {
     /// What it holds.
     pub fn reserved(&self) -> &Amounts {
         &self.reserved
+    }
+
+    /// How every budget stood with it when it was admitted. Gives it once.
+    pub fn take_standings(&mut self) -> Vec<Standing> {
+        std::mem::take(&mut self.standings)
     }
 
     /// Ends it as a request that happened. Says what went beyond the reservation.

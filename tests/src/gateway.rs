@@ -21,6 +21,9 @@ use tempfile::TempDir;
 
 use crate::cluster::{Client, Process, eventually, la_router};
 
+/// The one account of every provider.
+const ACCOUNT: &str = "key";
+
 const PROXY: &str = "tests/gateway";
 
 /// Long before any test runs.
@@ -42,9 +45,9 @@ pub struct Gateway {
 
 /// One token to mint.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Token {
+pub struct Token<'a> {
     /// Its name, by which [`Gateway::token`] gives its text.
-    pub name: &'static str,
+    pub name: &'a str,
     /// Most requests in its life.
     pub max_requests: Option<u64>,
     /// Refused with 403.
@@ -56,7 +59,7 @@ impl Gateway {
     ///
     /// # Errors
     /// When the binary is missing or does not get ready.
-    pub fn start(base_url: &str, key: &str, tokens: &[Token], args: &[&str]) -> Result<Self> {
+    pub fn start(base_url: &str, key: &str, tokens: &[Token<'_>], args: &[&str]) -> Result<Self> {
         let directory = TempDir::with_prefix("la-router-gateway-")?;
         let texts = write_snapshot(directory.path(), (base_url, key), tokens)?;
         let [address, admin] = free_addresses()?;
@@ -122,8 +125,34 @@ fn serve(command: &mut Command, directory: &Path, address: SocketAddr, admin: So
 pub fn write_snapshot(
     directory: &Path,
     (base_url, key): (&str, &str),
-    tokens: &[Token],
+    tokens: &[Token<'_>],
 ) -> Result<BTreeMap<String, Secret>> {
+    let (snapshot, texts) = snapshot(base_url, tokens)?;
+    let files = directory.join("snapshot");
+    std::fs::create_dir_all(&files)?;
+    for (name, text) in snapshot_files(&snapshot, key)? {
+        std::fs::write(files.join(name), text)?;
+    }
+    Ok(texts)
+}
+
+/// Both files of a snapshot, by name.
+///
+/// # Errors
+/// When they cannot be written as JSON.
+pub fn snapshot_files(snapshot: &Snapshot, key: &str) -> Result<[(&'static str, String); 2]> {
+    let credential = Credential::ApiKey { key: Secret::new(key) };
+    let keys = snapshot.providers.iter().map(|provider| credential_key(&provider.name, ACCOUNT));
+    let credentials: Credentials = keys.map(|name| (name, credential.clone())).collect();
+    let snapshot = serde_json::to_string(snapshot)?;
+    Ok([(CREDENTIALS_FILE, serde_json::to_string(&credentials)?), (SNAPSHOT_FILE, snapshot)])
+}
+
+/// A snapshot with one provider, and the texts of its tokens by name.
+///
+/// # Errors
+/// When a token cannot be made.
+pub fn snapshot(base_url: &str, tokens: &[Token<'_>]) -> Result<(Snapshot, BTreeMap<String, Secret>)> {
     let signing = SigningKey::from_seed([7; 32]);
     let mut snapshot = Snapshot::empty(PROXY);
     (snapshot.epoch, snapshot.generation) = (1, 1);
@@ -145,17 +174,11 @@ pub fn write_snapshot(
         texts.insert(token.name.to_owned(), signing.mint(&claims)?);
         snapshot.tokens.push(record);
     }
-    let credential = Credential::ApiKey { key: Secret::new(key) };
-    let credentials = Credentials::from([(credential_key("vendor", "key"), credential)]);
-    let files = directory.join("snapshot");
-    std::fs::create_dir_all(&files)?;
-    std::fs::write(files.join(CREDENTIALS_FILE), serde_json::to_vec(&credentials)?)?;
-    std::fs::write(files.join(SNAPSHOT_FILE), serde_json::to_vec(&snapshot)?)?;
-    Ok(texts)
+    Ok((snapshot, texts))
 }
 
 fn provider(base_url: &str) -> Provider {
-    let account = Account { name: "key".to_owned(), credential: CredentialSource::Published };
+    let account = Account { name: ACCOUNT.to_owned(), credential: CredentialSource::Published };
     Provider {
         name: "vendor".to_owned(),
         backend: Backend::Anthropic { base_url: base_url.to_owned(), accounts: vec![account] },
@@ -164,7 +187,7 @@ fn provider(base_url: &str) -> Provider {
     }
 }
 
-fn record(token: &Token) -> Result<TokenRecord> {
+fn record(token: &Token<'_>) -> Result<TokenRecord> {
     let id = TokenId::try_from(format!("id-{}", token.name))?;
     let issued = IssuedId { id, not_before: NOT_BEFORE, not_after: NOT_AFTER, revoked: false };
     Ok(TokenRecord {

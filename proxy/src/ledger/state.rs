@@ -67,6 +67,8 @@ pub(super) struct Taken {
     pub(super) hold: HoldId,
     /// How often records had been lost when it did.
     pub(super) losses: u64,
+    /// How every budget stands with it.
+    pub(super) standings: Vec<Standing>,
 }
 
 /// Why nothing was taken yet.
@@ -108,7 +110,8 @@ impl State {
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         let hold = reserved.map_err(Refusal::Denied)?.hold;
         self.record_taken(&demand.amounts);
-        Ok(Taken { hold, losses: self.losses })
+        let standings = self.book.standings(&self.cover, now_ms);
+        Ok(Taken { hold, losses: self.losses, standings })
     }
 
     /// Takes more for an open request and records it, or does neither.

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 pub(crate) const KEY: &str = "sk-ant-api03-canary-of-the-client-tests";
 
-const TOKENS: [Token; 3] = [
+const TOKENS: [Token<'static>; 3] = [
     Token { name: "good", max_requests: None, suspended: false },
     Token { name: "suspended", max_requests: None, suspended: true },
     Token { name: "spent", max_requests: Some(1), suspended: false },
