@@ -111,6 +111,12 @@ impl Decoder {
         }
     }
 
+    /// The event that has begun and not ended, with what is kept of its data so far.
+    pub fn unfinished(&self) -> Option<Event<'_>> {
+        let name = self.wanted_name(&self.name).filter(|_| self.has_data)?;
+        Some(Event { name, data: &self.data, is_cut: self.is_cut })
+    }
+
     /// Takes an event whole that is written in the usual way: a line with its name, a line with its data and
     /// an empty line, all ended by LF. Gives its name, its data and what follows.
     fn usual<'b>(&self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8], &'b [u8])> {

@@ -107,6 +107,7 @@ pub struct OpenRedisError(String);
 pub struct Reservation {
     hold: Option<Hold>,
     reserved: Amounts,
+    standings: Vec<Standing>,
     told: Option<Told>,
     is_logged: bool,
 }
@@ -191,7 +192,8 @@ impl Ledger {
             Place::There(remote) => {
                 // Boxed, so that no other ledger's requests carry it.
                 let hold = Box::pin(remote.reserve(demand, now_ms)).await?.map(Hold::There);
-                return Ok(Reservation { hold, reserved: demand.amounts, told: None, is_logged: false });
+                let (reserved, standings) = (demand.amounts, remote.standings(demand.covering, now_ms));
+                return Ok(Reservation { hold, reserved, standings, told: None, is_logged: false });
             }
         };
         let job = |state: &mut State| state.reserve(demand, now_ms);
@@ -200,10 +202,10 @@ impl Ledger {
             Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(shared, job)).await?,
             other => other.map_err(ReserveError::from)?,
         };
-        let Taken { hold, losses, is_logged } = taken;
+        let Taken { hold, losses, standings, is_logged } = taken;
         Unwritten { shared, hold: Some(hold), losses }.written_down().await?;
         let hold = Some(Hold::Here(Arc::clone(shared), hold));
-        Ok(Reservation { hold, reserved: demand.amounts, told: None, is_logged })
+        Ok(Reservation { hold, reserved: demand.amounts, standings, told: None, is_logged })
     }
 
     /// Writes down what [`Reservation::settle_soon`] has left. For whoever is about to wait.
@@ -429,6 +431,11 @@ impl Reservation {
     /// What it holds.
     pub fn reserved(&self) -> &Amounts {
         &self.reserved
+    }
+
+    /// How every budget stood with it when it was admitted. Gives it once.
+    pub fn take_standings(&mut self) -> Vec<Standing> {
+        std::mem::take(&mut self.standings)
     }
 
     /// Whether a usage log tells of it, and wants it described.

@@ -3,6 +3,7 @@
 
 mod answer;
 pub mod bench;
+mod bill;
 mod connection;
 pub mod control;
 mod request;
@@ -10,5 +11,6 @@ mod upstream;
 pub mod vendor;
 
 pub use answer::{Answer, Break, Ending, Framing, When};
+pub use bill::{Bill, tokens};
 pub use request::{Received, sha256};
 pub use upstream::{FakeUpstream, Script, always, in_turn};

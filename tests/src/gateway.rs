@@ -21,6 +21,9 @@ use tempfile::TempDir;
 
 use crate::cluster::{Client, Process, eventually, la_router};
 
+/// The one account of every provider.
+const ACCOUNT: &str = "key";
+
 const PROXY: &str = "tests/gateway";
 
 /// Long before any test runs.
@@ -140,6 +143,32 @@ pub fn write_snapshot(
     (base_url, key): (&str, &str),
     tokens: &[Token],
 ) -> Result<BTreeMap<String, Secret>> {
+    let (snapshot, texts) = snapshot(base_url, tokens)?;
+    let files = directory.join("snapshot");
+    std::fs::create_dir_all(&files)?;
+    for (name, text) in snapshot_files(&snapshot, key)? {
+        std::fs::write(files.join(name), text)?;
+    }
+    Ok(texts)
+}
+
+/// Both files of a snapshot, by name.
+///
+/// # Errors
+/// When they cannot be written as JSON.
+pub fn snapshot_files(snapshot: &Snapshot, key: &str) -> Result<[(&'static str, String); 2]> {
+    let credential = Credential::ApiKey { key: Secret::new(key) };
+    let keys = snapshot.providers.iter().map(|provider| credential_key(&provider.name, ACCOUNT));
+    let credentials: Credentials = keys.map(|name| (name, credential.clone())).collect();
+    let snapshot = serde_json::to_string(snapshot)?;
+    Ok([(CREDENTIALS_FILE, serde_json::to_string(&credentials)?), (SNAPSHOT_FILE, snapshot)])
+}
+
+/// A snapshot with one provider, and the texts of its tokens by name.
+///
+/// # Errors
+/// When a token cannot be made.
+pub fn snapshot(base_url: &str, tokens: &[Token]) -> Result<(Snapshot, BTreeMap<String, Secret>)> {
     let signing = SigningKey::from_seed([7; 32]);
     let mut snapshot = Snapshot::empty(PROXY);
     (snapshot.epoch, snapshot.generation) = (1, 1);
@@ -161,17 +190,11 @@ pub fn write_snapshot(
         texts.insert(token.name.clone(), signing.mint(&claims)?);
         snapshot.tokens.push(record);
     }
-    let credential = Credential::ApiKey { key: Secret::new(key) };
-    let credentials = Credentials::from([(credential_key("vendor", "key"), credential)]);
-    let files = directory.join("snapshot");
-    std::fs::create_dir_all(&files)?;
-    std::fs::write(files.join(CREDENTIALS_FILE), serde_json::to_vec(&credentials)?)?;
-    std::fs::write(files.join(SNAPSHOT_FILE), serde_json::to_vec(&snapshot)?)?;
-    Ok(texts)
+    Ok((snapshot, texts))
 }
 
 fn provider(base_url: &str) -> Provider {
-    let account = Account { name: "key".to_owned(), credential: CredentialSource::Published };
+    let account = Account { name: ACCOUNT.to_owned(), credential: CredentialSource::Published };
     Provider {
         name: "vendor".to_owned(),
         backend: Backend::Anthropic { base_url: base_url.to_owned(), accounts: vec![account] },

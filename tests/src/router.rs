@@ -52,6 +52,13 @@ impl Setup {
             .arg("--manifests", "{dir}/manifests")
     }
 
+    /// From a folder `snapshot` with the files of a snapshot, by name, as in a cluster.
+    pub fn snapshot(files: &[(&str, String)]) -> Self {
+        let named = files.iter().map(|(name, text)| (format!("snapshot/{name}"), text.clone()));
+        Self { args: Vec::new(), environment: Vec::new(), files: named.collect() }
+            .arg("--snapshot-dir", "{dir}/snapshot")
+    }
+
     /// The same with a flag and its value. `{dir}` stands for the router's folder.
     #[must_use]
     pub fn arg(mut self, flag: &str, value: &str) -> Self {

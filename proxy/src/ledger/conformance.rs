@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::redis::tests::Shared;
 use super::{Demand, Ledger, Reservation, ReserveError};
+use crate::usage_log::Keeping;
 
 mod budgets;
 mod endings;

@@ -79,6 +79,8 @@ pub(super) struct Taken {
     pub(super) losses: u64,
     /// Whether a usage log will tell of it.
     pub(super) is_logged: bool,
+    /// How every budget stands with it.
+    pub(super) standings: Vec<Standing>,
 }
 
 /// Why nothing was taken yet.
@@ -123,7 +125,8 @@ impl State {
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         let hold = reserved.map_err(Refusal::Denied)?.hold;
         self.record_taken(hold, &demand.amounts);
-        Ok(Taken { hold, losses: self.losses, is_logged: self.log.is_some() })
+        let standings = self.book.standings(&self.cover, now_ms);
+        Ok(Taken { hold, losses: self.losses, standings, is_logged: self.log.is_some() })
     }
 
     /// Takes more for an open request and records it, or does neither.

@@ -47,6 +47,12 @@ pub(super) struct Covered<'a> {
     pub(super) covering: &'a [Covering<'a>],
 }
 
+impl Covered<'_> {
+    fn has_budgets(&self) -> bool {
+        self.covering.iter().any(|covering| !covering.budgets.is_empty())
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy)]
 pub(super) struct Ended<'a> {
@@ -75,8 +81,11 @@ pub(super) async fn request(
         (reservation, turn) = (Some(reserved), its_turn);
     }
     worker.metrics.reserved(&amounts);
-    let has_budgets = covered.covering.iter().any(|covering| !covering.budgets.is_empty());
-    let standings = if has_budgets { standings(worker, covered) } else { Vec::new() };
+    let standings = match &mut reservation {
+        Some(reservation) => reservation.take_standings(),
+        None if covered.has_budgets() => standings(worker, covered),
+        None => Vec::new(),
+    };
     let metrics = Arc::clone(&worker.metrics);
     Ok(Admitted { metrics, reservation, turn, measured, standings, sent: false })
 }

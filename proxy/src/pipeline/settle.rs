@@ -64,6 +64,9 @@ pub(super) fn charge(
         _ if seen.has_more => bill.more_than_counted(seen),
         _ if seen.quality() == Quality::Partial => bill.cut(seen),
         _ if measured.is_stream && seen.is_silent() => bill.bound_of_input(),
+        _ if measured.bounds.is_none() => {
+            bill.counted(seen.usage.unwrap_or_default(), &seen.terms, Quality::Unknown)
+        }
         _ => bill.reservation(),
     }
 }
@@ -111,8 +114,9 @@ impl Bill<'_> {
         let said = seen.output_at_most();
         let output = match (self.measured.bounds, said) {
             (Some(bounds), said) => said.map_or(bounds.output_tokens, |said| said.min(bounds.output_tokens)),
-            (None, Some(said)) => said,
-            (None, None) => seen.output_at_least(),
+            // It came whole, and the vendor told no more.
+            (None, _) if seen.complete => usage.output_tokens,
+            (None, said) => said.unwrap_or_else(|| seen.output_at_least()),
         };
         let usage = Usage { output_tokens: output.max(usage.output_tokens), ..usage };
         self.counted(usage, &seen.terms, Quality::Partial)

@@ -4,6 +4,7 @@
 mod budgets;
 mod endings;
 mod heads;
+mod pace;
 mod queueing;
 mod refusals;
 mod router;

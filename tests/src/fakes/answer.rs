@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::bill::Bill;
+
 /// What the upstream does with one request.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -23,6 +25,8 @@ pub struct Answer {
     pub pause: Duration,
     /// What becomes of the connection.
     pub ending: Ending,
+    /// What the vendor bills for it, if the script says so.
+    pub bill: Option<Bill>,
 }
 
 /// How the end of a body is told.
@@ -87,6 +91,7 @@ impl Answer {
             delay: Duration::ZERO,
             pause: Duration::ZERO,
             ending: Ending::KeepAlive,
+            bill: None,
         }
     }
 
@@ -147,6 +152,12 @@ impl Answer {
         // A chunk's framing is at most 20 bytes around at least one byte of the body.
         let most = self.body.len().saturating_mul(21).saturating_add(21);
         Self { cuts: (1..most).collect(), ..self }
+    }
+
+    /// The same with a bill.
+    #[must_use]
+    pub fn billed(self, bill: Bill) -> Self {
+        Self { bill: Some(bill), ..self }
     }
 
     /// The same with another ending.
@@ -213,22 +224,51 @@ impl Answer {
         if self.framing != Framing::Chunked {
             return (self.body.clone(), Vec::new());
         }
-        let mut ends = self.chunks.clone();
-        ends.push(self.body.len());
-        ends.sort_unstable();
         let mut framed = Vec::new();
         let mut written = Vec::new();
-        let mut from = 0;
-        for end in ends {
-            let Some(piece) = self.body.get(from..end).filter(|piece| !piece.is_empty()) else { continue };
+        for piece in self.pieces() {
             framed.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
             framed.extend_from_slice(piece);
             framed.extend_from_slice(b"\r\n");
             written.push(framed.len());
-            from = end;
         }
         framed.extend_from_slice(b"0\r\n\r\n");
         (framed, written)
+    }
+
+    /// What each chunk of the body holds.
+    fn pieces(&self) -> Vec<&[u8]> {
+        let mut ends = self.chunks.clone();
+        ends.push(self.body.len());
+        ends.sort_unstable();
+        let mut from = 0;
+        let piece = |end| {
+            let piece = self.body.get(from..end).filter(|piece| !piece.is_empty())?;
+            from = end;
+            Some(piece)
+        };
+        ends.into_iter().filter_map(piece).collect()
+    }
+
+    /// Bytes of the framed body.
+    pub fn framed_bytes(&self) -> usize {
+        self.framed_body().0.len()
+    }
+
+    /// The part of the body that is sent before the answer breaks off, if it does.
+    pub fn sent(&self) -> Vec<u8> {
+        let Ending::Break(_, when) = self.ending else { return self.body.clone() };
+        let When::After(mut left) = when else { return Vec::new() };
+        if self.framing != Framing::Chunked {
+            return self.body.iter().copied().take(left).collect();
+        }
+        let mut sent = Vec::new();
+        for piece in self.pieces() {
+            left = left.saturating_sub(format!("{:x}\r\n", piece.len()).len());
+            sent.extend(piece.iter().take(left));
+            left = left.saturating_sub(piece.len() + "\r\n".len());
+        }
+        sent
     }
 }
 

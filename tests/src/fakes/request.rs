@@ -2,6 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
+use super::bill::Bill;
+
 /// One request whose head arrived whole.
 #[derive(Debug, Clone, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +26,9 @@ pub struct Received {
     pub status: Option<u16>,
     /// Whether a vendor would bill it: it arrived whole at `/v1/messages` and was answered with 2xx.
     pub billed: bool,
+    /// What a vendor bills for it, if its script says so.
+    #[serde(skip)]
+    pub bill: Option<Bill>,
     /// Whether the other side went away before the answer was over.
     pub cancelled: bool,
 }
@@ -87,6 +92,7 @@ impl Received {
             body_sha256: String::new(),
             status: None,
             billed: false,
+            bill: None,
             cancelled: false,
         };
         for line in lines {

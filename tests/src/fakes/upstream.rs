@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::answer::{Answer, Ending, When};
+use super::bill::Bill;
 use super::connection::Connection;
 use super::request::Received;
 
@@ -106,6 +107,12 @@ impl FakeUpstream {
         self.shared.log(|log| log.requests.iter().filter(|request| request.billed).count())
     }
 
+    /// The bill of the last request whose body holds `mark`, once that has arrived.
+    pub fn bill_of(&self, mark: &str) -> Option<Bill> {
+        let has_mark = |body: &[u8]| body.windows(mark.len()).any(|part| part == mark.as_bytes());
+        self.shared.log(|log| log.requests.iter().rev().find(|request| has_mark(&request.body))?.bill)
+    }
+
     /// How many answers the other side did not wait for.
     pub fn cancelled(&self) -> usize {
         self.shared.log(|log| log.requests.iter().filter(|request| request.cancelled).count())
@@ -164,6 +171,7 @@ impl Shared {
         received.status = is_answered.then_some(answer.status);
         let is_good = is_answered && (200..300).contains(&answer.status);
         received.billed = is_good && received.path() == "/v1/messages";
+        received.bill = answer.bill;
         let number = self.log(|log| {
             received.number = log.requests.len();
             log.requests.push(received);

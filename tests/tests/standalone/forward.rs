@@ -55,7 +55,9 @@ impl Sidecar {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn token_is_attached_and_the_clients_own_credentials_are_left_behind() {
-    let gateway = FakeUpstream::start(always(Answer::json(200, r#"{"ok":true}"#))).await.unwrap();
+    let budget = "unit=USD; limit=5; used=1.25; reset=1790000000";
+    let answer = Answer::json(200, r#"{"ok":true}"#).header("la-budget-daily", budget);
+    let gateway = FakeUpstream::start(always(answer)).await.unwrap();
     let sidecar = spawn(&gateway.base_url(), Some("la_sk_one\n"));
     sidecar.until_ready();
     let body = format!(r#"{{"model":"m","text":"{}"}}"#, "x".repeat(300_000));
@@ -70,6 +72,7 @@ async fn token_is_attached_and_the_clients_own_credentials_are_left_behind() {
         .json(body.clone());
     let reply = call.send(sidecar.address).await.unwrap();
     assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"ok":true}"#));
+    assert_eq!(reply.header("la-budget-daily"), Some(budget), "agents see how their budgets stand");
     let received = gateway.received();
     let [request] = received.as_slice() else { panic!("{received:?}") };
     assert_eq!(request.target, "/v1/messages?beta=true");

@@ -145,7 +145,7 @@ async fn obfuscated_chunks_never_make_two_requests() {
              anthropic-version: 2023-06-01\r\ntransfer-encoding: chunked\r\n\r\n"
         )
     };
-    let body = r#"{"model":"claude-opus-5"}"#;
+    let body = r#"{"model":"claude-opus-5","max_tokens":5}"#;
     let size = format!("{:x}", body.len());
     let bodies = [
         ("extension", format!("{size};a=b\r\n{body}\r\n0\r\n\r\n")),

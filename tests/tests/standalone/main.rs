@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod bills;
+#[cfg(test)]
 mod boot;
 #[cfg(test)]
 mod budgeted;

@@ -20,6 +20,8 @@ pub(super) struct Emitted {
     /// Bytes of the events that began blocks: room for what a block costs beside its content, such as the
     /// name of a tool.
     frame_bytes: u64,
+    /// Bytes of a last event that was cut short, not all of them content.
+    part_bytes: u64,
     /// Whether there was output that cannot be seen.
     pub(super) is_hidden: bool,
 }
@@ -32,7 +34,8 @@ impl Emitted {
 
     /// Tokens that this is at most, unless some of it is hidden.
     pub(super) fn at_most(&self) -> Option<u64> {
-        (!self.is_hidden).then_some(self.bytes.saturating_add(self.frame_bytes))
+        let bytes = self.bytes.saturating_add(self.frame_bytes).saturating_add(self.part_bytes);
+        (!self.is_hidden).then_some(bytes)
     }
 
     /// Sees the data of a `content_block_start`, of which the end may be missing.
@@ -45,6 +48,11 @@ impl Emitted {
             Some(kind) if kind.ends_with(b"_tool_result") => {}
             _ => self.is_hidden = true,
         }
+    }
+
+    /// Sees the data of a `content_block_delta` of which the end is missing.
+    pub(super) fn part_of_delta(&mut self, data: &[u8]) {
+        self.part_bytes = data.len() as u64;
     }
 
     /// Sees the data of a whole `content_block_delta`.

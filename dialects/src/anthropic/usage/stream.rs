@@ -36,7 +36,18 @@ impl Watch {
     }
 
     pub(super) fn into_observed(self) -> Observed {
-        self.observed
+        let Self { decoder, mut observed, .. } = self;
+        match decoder.unfinished() {
+            Some(Event { name: "content_block_delta" | "content_block_start", is_cut: true, .. }) => {
+                observed.emitted.is_hidden = true;
+            }
+            Some(Event { name: "content_block_delta", data, .. }) => observed.emitted.part_of_delta(data),
+            Some(Event { name: "content_block_start", data, .. }) if !data.is_empty() => {
+                observed.emitted.block(data);
+            }
+            _ => {}
+        }
+        observed
     }
 }
 

@@ -154,7 +154,10 @@ fn nothing_is_charged_for_what_was_not_sent() {
 #[test]
 fn request_without_bounds_is_reported_as_far_as_the_vendor_told() {
     let measured = Measured { bounds: None, amounts: Amounts::of_requests(1), ..measured(true) };
-    let cases: [(&str, Outcome, Events<'_>, u64, u64); 4] = [
+    let output = r#"{"type":"message_start","message":{"usage":{"output_tokens":9}}}"#;
+    let cases: [(&str, Outcome, Events<'_>, u64, u64); 6] = [
+        ("only output", Outcome::Complete, &[("message_start", output), TEXT, STOP], 0, 9),
+        ("no final output", Outcome::Complete, &[START, TEXT, STOP], 150, 2),
         ("finished", Outcome::Complete, &[START, FINAL, STOP], 150, 42),
         ("cut", Outcome::ClientGone, &[START, TEXT], 150, 10),
         ("cut in thinking", Outcome::ClientGone, &[START, THINKING], 150, 2),

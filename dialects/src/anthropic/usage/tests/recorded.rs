@@ -255,6 +255,9 @@ fn bounds_of_a_cut_stream_follow_its_content() {
         let observed = seen(&[&[("message_start", first.as_str())], events].concat());
         assert_eq!((observed.output_at_least(), observed.output_at_most()), (least, most), "{what}");
     }
+    let cut =
+        format!("event: message_start\ndata: {first}\n\nevent: content_block_delta\ndata: {}", &long[..900]);
+    assert_eq!(stream(&[cut.as_bytes()]).output_at_most(), Some(900), "the part of a delta that came");
     let huge = format!("{}{}", &long[..90], "x".repeat(MAX_PART_BYTES));
     let observed = seen(&[("message_start", &first), ("content_block_delta", &huge)]);
     assert_eq!((observed.output_at_most(), observed.fault), (None, None), "more than is kept");
