@@ -1,10 +1,13 @@
 //! The thread that keeps the connection, renews what is open, and brings every end of a request to the server.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::future::join_all;
+use la_core::id::Subject;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::demand::{self, Counted};
@@ -13,7 +16,6 @@ use super::{Ended, LEASE_MS, Shared, lock};
 use crate::clock;
 use crate::ledger::state::{Ending, REMEMBERED_MS};
 use crate::upstream::endpoint::Place;
-use la_core::id::Subject;
 
 /// How often the server is asked whether it is there: it is missed within a second.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -108,7 +110,7 @@ impl Courier {
         self.renew(&link).await?;
         self.flush(&link).await?;
         *lock(&self.shared.trouble) = None;
-        self.shared.said_unrecorded.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.shared.said_unrecorded.store(false, Ordering::Relaxed);
         self.shared.link.send_replace(Some(Arc::clone(&link)));
         tracing::info!("ledger is in {}", self.shared.settings.url);
         self.checked_ms = clock::monotonic_ms();
@@ -159,7 +161,8 @@ impl Courier {
             self.checked_ms = now_ms;
             link.check().await?;
         }
-        if self.looked_ms == 0 || now_ms.saturating_sub(self.looked_ms) >= LOOK_EVERY_MS {
+        let others = self.shared.keeps_others.swap(false, Ordering::Relaxed);
+        if others || now_ms.saturating_sub(self.looked_ms) >= LOOK_EVERY_MS {
             self.looked_ms = now_ms;
             self.look(link, now_ms).await?;
         }
@@ -208,7 +211,7 @@ impl Courier {
     /// Renews every open hold of this process, one command per owner.
     async fn renew(&mut self, link: &Link) -> Result<(), Fault> {
         self.renewed_ms = clock::monotonic_ms();
-        let mut holds = std::collections::HashMap::<Subject, Vec<String>>::new();
+        let mut holds = HashMap::<Subject, Vec<String>>::new();
         for (hold, owners) in lock(&self.shared.open).iter() {
             for owner in owners.iter() {
                 holds.entry(owner.clone()).or_default().push(self.shared.name(*hold));
