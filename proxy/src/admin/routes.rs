@@ -76,7 +76,9 @@ async fn livez() -> &'static str {
 async fn readyz(State(admin): State<SharedAdmin>) -> Response {
     let reasons = admin.status.not_ready();
     if reasons.is_empty() {
-        "ok\n".into_response()
+        let without =
+            admin.status.degraded().iter().map(|what| format!("without: {what}\n")).collect::<String>();
+        format!("ok\n{without}").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))).into_response()
     }

@@ -59,6 +59,11 @@ impl Status {
         reasons
     }
 
+    /// What the process does without, one sentence each.
+    pub fn degraded(&self) -> Vec<String> {
+        self.ledger.log_trouble().into_iter().collect()
+    }
+
     /// The report at `now` (Unix seconds).
     pub fn report(&self, now: i64) -> Report {
         Report { usage: self.usage(now), ..self.report_without_usage(now) }
@@ -108,7 +113,7 @@ impl Status {
             not_ready,
             faults: self.feed.faults(),
             ledger_id: self.ledger.id(),
-            degraded: self.ledger.log_trouble().into_iter().collect(),
+            degraded: self.degraded(),
             accounts: live.accounts(now),
             live_tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
             usage: Vec::new(),
