@@ -55,7 +55,7 @@ impl Setup {
     /// From a folder `snapshot` with the files of a snapshot, by name, as in a cluster.
     pub fn snapshot(files: &[(&str, String)]) -> Self {
         let named = files.iter().map(|(name, text)| (format!("snapshot/{name}"), text.clone()));
-        Self { args: Vec::new(), environment: Vec::new(), files: named.collect() }
+        Self { data_dir: None, args: Vec::new(), environment: Vec::new(), files: named.collect() }
             .arg("--snapshot-dir", "{dir}/snapshot")
     }
 

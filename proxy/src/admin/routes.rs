@@ -76,8 +76,8 @@ async fn livez() -> &'static str {
 async fn readyz(State(admin): State<SharedAdmin>) -> Response {
     let reasons = admin.status.not_ready();
     if reasons.is_empty() {
-        let remarks = admin.status.remarks();
-        remarks.into_iter().fold("ok\n".to_owned(), |text, remark| text + &remark + "\n").into_response()
+        let degraded = admin.status.degraded();
+        degraded.into_iter().fold("ok\n".to_owned(), |text, what| text + &what + "\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))).into_response()
     }

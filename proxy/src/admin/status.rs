@@ -60,12 +60,10 @@ impl Status {
     }
 
     /// What is wrong although the process takes requests, one sentence each.
-    pub fn remarks(&self) -> Vec<String> {
+    pub fn degraded(&self) -> Vec<String> {
         let unrecorded = self.ledger.unrecorded();
-        unrecorded
-            .map(|why| format!("requests are admitted and counted nowhere: {why}"))
-            .into_iter()
-            .collect()
+        let unrecorded = unrecorded.map(|why| format!("requests are admitted and counted nowhere: {why}"));
+        self.ledger.log_trouble().into_iter().chain(unrecorded).collect()
     }
 
     /// The report at `now` (Unix seconds).
@@ -117,7 +115,7 @@ impl Status {
             not_ready,
             faults: self.feed.faults(),
             ledger_id: self.ledger.id(),
-            degraded: self.ledger.log_trouble().into_iter().chain(self.remarks()).collect(),
+            degraded: self.degraded(),
             accounts: live.accounts(now),
             live_tokens: u64::try_from(tokens).unwrap_or(u64::MAX),
             usage: Vec::new(),

@@ -252,7 +252,9 @@ impl State {
 
     /// Numbers the charge, and tells it to the log.
     fn log_charge(&mut self, hold: HoldId, spent: &Spent, told: Option<&Told>) {
-        let Some(reserved) = self.book.reserved(hold).copied() else { return };
+        let reserved = self.book.reserved(hold).copied().filter(|_| self.book.caller(hold).is_some());
+        // What has no caller is no charge to the journal either.
+        let Some(reserved) = reserved else { return };
         self.entries += 1;
         let Some(log) = &mut self.log else { return };
         let mut owners = self.book.owners_of(hold);

@@ -253,7 +253,8 @@ struct Scene {
 
 impl Scene {
     fn start(upstream: FakeUpstream, lanes: &[String]) -> Self {
-        let named: Vec<_> = lanes.iter().map(|name| Token { name: name.clone(), ..Token::default() }).collect();
+        let named: Vec<_> =
+            lanes.iter().map(|name| Token { name: name.clone(), ..Token::default() }).collect();
         let (mut snapshot, texts) = gateway::snapshot(&upstream.base_url(), &named).unwrap();
         let limits: LimitsSpec = serde_json::from_value(json!({
             "budgets": [
