@@ -83,18 +83,19 @@ impl Limited {
                  {wanted_text} more; try again when one of them has ended"
             );
         }
-        match (&self.window, resets_at_ms) {
-            (Some(window), Some(at_ms)) => write!(
-                f,
-                "{budget} is used up: {used} of {limit} {unit} in {window}, and this request may use {wanted_text} \
-                 more; it resets at {}",
-                shown_time(*at_ms)
-            ),
-            _ => write!(
-                f,
-                "{budget} is used up: {used} of {limit} {unit} for its whole lifetime, and this request may use \
-                 {wanted_text} more; it does not reset, only its owner can raise it"
-            ),
+        write!(f, "{budget} is used up: {used} of {limit} {unit}")?;
+        let reset = self.window.as_ref().zip(*resets_at_ms);
+        match &reset {
+            Some((window, _)) => write!(f, " in {window}")?,
+            None => f.write_str(" for its whole lifetime")?,
+        }
+        // One is the least there is: what the request needs has not been looked at.
+        if *wanted > 1 {
+            write!(f, ", and this request may use {wanted_text} more")?;
+        }
+        match reset {
+            Some((_, at_ms)) => write!(f, "; it resets at {}", shown_time(at_ms)),
+            None => f.write_str("; it does not reset, only its owner can raise it"),
         }
     }
 

@@ -70,8 +70,8 @@ fn budgets_say_how_they_stand_and_when_to_ask_again() {
             refused(Budget, Requests, [2, 2, 1]),
             ("lifetime", 1),
             None,
-            "budget main of this token is used up: 2 of 2 Requests for its whole lifetime, and this request may use \
-             1 more; it does not reset, only its owner can raise it",
+            "budget main of this token is used up: 2 of 2 Requests for its whole lifetime; it does not reset, \
+             only its owner can raise it",
         ),
         (
             "a lifetime that open requests hold",
