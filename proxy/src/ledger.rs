@@ -45,6 +45,9 @@ const LATE_AFTER: Duration = Duration::from_secs(1);
 /// How much longer a reservation then waits for it.
 const LATE_WAIT: Duration = Duration::from_secs(4);
 
+/// How often the front of a queue asks a ledger that other processes share.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
 /// All budgets of one process, or of all that share a server. Shared by every thread.
 pub struct Ledger {
     place: Place,
@@ -142,6 +145,12 @@ impl Ledger {
     pub fn memory() -> Arc<Self> {
         let state = State::new(Book::new(Grants::Endless), None, u64::MAX);
         Arc::new(Self::here(Arc::new(Shared::new(state)), None))
+    }
+
+    /// How long a request that waits for others to end asks again at the latest: those of other processes end
+    /// unheard.
+    pub fn asks_again_after(&self) -> Option<Duration> {
+        matches!(self.place, Place::There(_)).then_some(ASK_AGAIN)
     }
 
     /// Where requests wait for others of their owner in this process to end.

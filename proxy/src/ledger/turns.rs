@@ -1,12 +1,14 @@
 //! Whose turn it is among requests that wait for another one of their owner to end.
 //!
 //! Each owner has one queue, first come, first served. Only its front asks the ledger, and it asks again when a
-//! request of that owner ends, never by the clock. Who waits holds no reservation; one that gives up leaves its
-//! place to the next. Owners without open or waiting requests are forgotten.
+//! request of that owner ends; by the clock only where other processes have open requests too. Who waits holds no
+//! reservation; one that gives up leaves its place to the next. Owners without open or waiting requests are
+//! forgotten.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use la_core::id::Subject;
 use tokio::sync::Notify;
@@ -55,8 +57,8 @@ impl Queue {
     }
 
     /// Waits until it is this request's turn, then asks for what it needs until that gives something. Every
-    /// question but the first follows the end of another request.
-    pub async fn wait<T>(&self, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    /// question but the first follows the end of another request, or the `pause` after the one before.
+    pub async fn wait<T>(&self, pause: Option<Duration>, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _place = Place(&self.waiting);
         let _front = self.front.lock().await;
@@ -66,7 +68,10 @@ impl Queue {
             if let Some(given) = ask().await {
                 return given;
             }
-            freed.await;
+            match pause {
+                Some(pause) => drop(tokio::time::timeout(pause, freed).await),
+                None => freed.await,
+            }
         }
     }
 
@@ -111,7 +116,7 @@ mod tests {
             let (free, asked, served) = (Cell::new(0), Cell::new(0), RefCell::new(Vec::new()));
             let waits = (0..8).map(async |number| {
                 let turn = queue
-                    .wait(async || {
+                    .wait(None, async || {
                         asked.set(asked.get() + 1);
                         (free.get() > 0).then(|| {
                             free.set(free.get() - 1);
@@ -141,9 +146,9 @@ mod tests {
     fn front_that_gives_up_leaves_its_place_to_the_next() {
         run(async {
             let queue = Turns::default().of(&owner("a"));
-            let mut never = Box::pin(queue.wait(async || None::<()>));
+            let mut never = Box::pin(queue.wait(None, async || None::<()>));
             assert!(futures::poll!(&mut never).is_pending());
-            let mut next = Box::pin(queue.wait(async || Some(7)));
+            let mut next = Box::pin(queue.wait(None, async || Some(7)));
             assert!(futures::poll!(&mut next).is_pending(), "it is not its turn");
             drop(never);
             let told = select(next, Box::pin(std::future::pending::<()>())).await;

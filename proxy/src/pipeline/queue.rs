@@ -72,7 +72,7 @@ async fn wait(
 ) -> Result<Option<Result<Reservation, ReserveError>>, NotReserved> {
     let seat = Rc::clone(client.seat());
     seat.begin_phase(u64::MAX);
-    let turn = queue.wait(async || unless_full(ledger, demand).await);
+    let turn = queue.wait(ledger.asks_again_after(), async || unless_full(ledger, demand).await);
     let mut turn = std::pin::pin!(tokio::time::timeout(concurrency.queue, turn));
     let unless_leaving = std::future::poll_fn(|context| {
         if seat.is_leaving() { Poll::Ready(None) } else { turn.as_mut().poll(context).map(Some) }
