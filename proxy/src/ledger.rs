@@ -223,6 +223,14 @@ impl Ledger {
         }
     }
 
+    /// Why limits cannot be kept to here, if they cannot: no request under them is admitted.
+    pub fn objection(&self, covering: &[Covering<'_>]) -> Option<String> {
+        match &self.0 {
+            Place::Here { .. } => None,
+            Place::There(_) => redis::objection(covering),
+        }
+    }
+
     /// Whether requests can be admitted.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use la_core::budget::{Covering, Limits, check_budgets};
 use la_core::snapshot::{Backend, CredentialSource, Snapshot};
 use tokio::sync::watch;
 
@@ -219,6 +220,7 @@ impl Feed {
         let unchanged = self.served.as_ref().is_some_and(|served| {
             served.snapshot == loaded.snapshot && served.credentials == loaded.credentials
         });
+        loaded.faults.extend(objections(&self.listeners.ledger, &loaded.snapshot));
         if !unchanged {
             self.cell.publish(build(&loaded));
             let (epoch, generation) = loaded.snapshot.order();
@@ -277,6 +279,19 @@ pub fn login_paths(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
 fn build(loaded: &Loaded) -> Live {
     let read = |path: &str| credentials::read_home(Path::new(path)).map_err(|e| e.to_string());
     Live::build(loaded.snapshot.clone(), &loaded.credentials, &read)
+}
+
+/// Limits that the ledger cannot keep to: it refuses every request under them.
+fn objections(ledger: &Ledger, snapshot: &Snapshot) -> Vec<String> {
+    let tokens = snapshot.tokens.iter().filter_map(|token| {
+        let limits = Limits::check(&token.limits).ok()?;
+        ledger.objection(&[Covering::of(&token.subject, &limits)])
+    });
+    let pools = snapshot.pools.iter().filter_map(|pool| {
+        let budgets = check_budgets(&pool.budgets).ok()?;
+        ledger.objection(&[Covering::pool(&pool.subject, &budgets)])
+    });
+    tokens.chain(pools).collect()
 }
 
 async fn wait(changes: &mut Option<watch::Receiver<u64>>, pause: Duration) {

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use super::state::Ending;
 use super::{Demand, ReserveError};
 use crate::clock;
+use crate::upstream::endpoint::Place;
 use demand::{Ask, Asks, Outcome, Seat, Told};
 use link::{ANSWER_WITHIN, Clock, Fault, Link, Script};
 use mirror::Mirror;
@@ -73,6 +74,8 @@ struct Shared {
     process: String,
     last_hold: AtomicU64,
     link: watch::Sender<Option<Arc<Link>>>,
+    /// What to connect to: where the URL says, or where a cluster has the keys.
+    place: Mutex<Arc<Place>>,
     trouble: Mutex<Option<Trouble>>,
     mirror: Mutex<Mirror>,
     /// What the server's clock shows beyond ours, in milliseconds.
@@ -86,6 +89,8 @@ struct Shared {
     work: Notify,
     /// Subjects that a snapshot names.
     keep: Mutex<BTreeSet<Subject>>,
+    /// They are others than those that were read last.
+    keeps_others: AtomicBool,
     ending: Mutex<Option<Ending>>,
     /// Requests that were admitted and counted nowhere.
     unrecorded: Counter,
@@ -143,6 +148,11 @@ pub fn try_out(settings: &RedisSettings) -> Result<(), String> {
     runtime.block_on(opening).map(drop).map_err(|fault| fault.to_string())
 }
 
+/// Why limits cannot be counted exactly, if they cannot.
+pub(super) fn objection(covering: &[Covering<'_>]) -> Option<String> {
+    demand::seats(covering).err()
+}
+
 impl Remote {
     /// Starts a courier, which connects. Until it has, nothing is reserved.
     ///
@@ -154,8 +164,10 @@ impl Remote {
 
     fn open_with(settings: RedisSettings, unrecorded: Counter, time: Time) -> Result<Self, String> {
         let connecting = Trouble { why: "is being connected to".to_owned(), since_ms: clock::monotonic_ms() };
+        let place = Mutex::new(Arc::clone(&settings.url.place));
         let shared = Arc::new(Shared {
             settings,
+            place,
             time,
             process: process_name()?,
             last_hold: AtomicU64::new(0),
@@ -168,6 +180,7 @@ impl Remote {
             unacknowledged: watch::Sender::new(0),
             work: Notify::new(),
             keep: Mutex::default(),
+            keeps_others: AtomicBool::new(false),
             ending: Mutex::default(),
             unrecorded,
             said_unrecorded: AtomicBool::new(false),
@@ -182,9 +195,8 @@ impl Remote {
         demand: &Demand<'_>,
         now_ms: u64,
     ) -> Result<Option<Held>, ReserveError> {
-        let owners = demand.covering.iter().map(|covering| covering.owner.clone()).collect();
         let hold = self.shared.last_hold.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let mut held = Held { shared: Arc::clone(&self.shared), hold, owners, is_sent: false };
+        let mut held = Held { shared: Arc::clone(&self.shared), hold, owners: Arc::new([]), is_sent: false };
         let asked = held.ask(Asks::First, demand, now_ms).await;
         match asked {
             Ok(()) => {
@@ -224,8 +236,8 @@ impl Remote {
     /// Has the server keep these, and reads how they stand.
     pub(super) fn retain(&self, subjects: &BTreeSet<Subject>, now_ms: u64) {
         lock(&self.shared.mirror).retain(subjects, self.shared.server_ms(now_ms));
-        lock(&self.shared.keep).clone_from(subjects);
-        self.shared.work.notify_one();
+        let before = std::mem::replace(&mut *lock(&self.shared.keep), subjects.clone());
+        self.shared.keeps_others.fetch_or(before != *subjects, Ordering::Relaxed);
     }
 
     /// Whether requests are judged, or why not although they are admitted.
@@ -276,8 +288,22 @@ impl Held {
         self.shared.work.notify_one();
     }
 
+    /// Notes whose it may be from now on, before anything is asked. The caller stays the first.
+    fn belong_to(&mut self, covering: &[Covering<'_>]) {
+        let is_new = |covering: &&Covering<'_>| !self.owners.contains(covering.owner);
+        let new: Vec<_> = covering.iter().filter(is_new).map(|covering| covering.owner.clone()).collect();
+        if new.is_empty() {
+            return;
+        }
+        self.owners = self.owners.iter().cloned().chain(new).collect();
+        if let Some(owners) = lock(&self.shared.open).get_mut(&self.hold) {
+            *owners = Arc::clone(&self.owners);
+        }
+    }
+
     async fn ask(&mut self, asks: Asks, demand: &Demand<'_>, now_ms: u64) -> Result<(), Stop> {
         let seats = demand::seats(demand.covering).map_err(Stop::Beyond)?;
+        self.belong_to(demand.covering);
         let shared = Arc::clone(&self.shared);
         let asking = async {
             let told = self.answer(asks, &seats, demand, now_ms).await?;
@@ -308,7 +334,7 @@ impl Held {
         demand: &Demand<'_>,
         now_ms: u64,
     ) -> Result<Told, Stop> {
-        let keys: Vec<_> = self.owners.iter().flat_map(demand::keys).collect();
+        let keys: Vec<_> = demand.covering.iter().flat_map(|covering| demand::keys(covering.owner)).collect();
         let name = self.shared.name(self.hold);
         let mut server_ms = self.shared.server_ms(now_ms);
         loop {
@@ -392,6 +418,7 @@ impl Shared {
 
     /// Notes, and says once, why the server cannot be asked.
     fn worry(&self, fault: &Fault) {
+        *lock(&self.place) = self.settings.url.place_after(fault);
         let (why, since_ms) = (fault.to_string(), clock::monotonic_ms());
         let mut trouble = lock(&self.trouble);
         let known = trouble.as_ref().filter(|known| known.why == why);

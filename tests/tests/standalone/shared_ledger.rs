@@ -51,9 +51,14 @@ async fn ask_on(router: SocketAddr, call: Call, answers: Arc<Answers>) {
     while caller.write(&call.bytes()).await.is_ok() {
         let Ok(reply) = caller.reply(false).await else { return };
         match (reply.status, reply.complete) {
-            (200, true) => drop(answers.complete.fetch_add(1, Ordering::SeqCst)),
+            (200, true) => {
+                answers.complete.fetch_add(1, Ordering::SeqCst);
+            }
             (200, false) => return,
-            (429, _) => return drop(answers.exhausted.fetch_add(1, Ordering::SeqCst)),
+            (429, _) => {
+                answers.exhausted.fetch_add(1, Ordering::SeqCst);
+                return;
+            }
             (503, _) => tokio::time::sleep(Duration::from_millis(20)).await,
             (status, _) => {
                 answers.odd.lock().unwrap().push(format!("{status}: {}", reply.text()));

@@ -1,10 +1,13 @@
 //! The thread that keeps the connection, renews what is open, and brings every end of a request to the server.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures::future::join_all;
+use la_core::id::Subject;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::demand::{self, Counted};
@@ -12,8 +15,6 @@ use super::link::{Fault, Link, Script};
 use super::{Ended, LEASE_MS, Shared, lock};
 use crate::clock;
 use crate::ledger::state::{Ending, REMEMBERED_MS};
-use crate::upstream::endpoint::Place;
-use la_core::id::Subject;
 
 /// How often the server is asked whether it is there: it is missed within a second.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -47,8 +48,6 @@ const FLUSH_WITHIN_MS: u64 = 5_000;
 
 struct Courier {
     shared: Arc<Shared>,
-    /// Where a cluster has the keys, when not where the URL says.
-    moved: Option<Place>,
     renewed_ms: u64,
     checked_ms: u64,
     looked_ms: u64,
@@ -63,7 +62,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<Result<(), String
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
     let shared = Arc::clone(shared);
-    let courier = Courier { shared, moved: None, renewed_ms: 0, checked_ms: 0, looked_ms: 0, kept_ms: 0 };
+    let courier = Courier { shared, renewed_ms: 0, checked_ms: 0, looked_ms: 0, kept_ms: 0 };
     std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || runtime.block_on(courier.run()))
@@ -83,7 +82,6 @@ impl Courier {
                 }
                 Err(fault) => {
                     self.shared.worry(&fault);
-                    self.follow(&fault);
                     self.pause(pause_ms).await;
                     pause_ms = pause_ms.saturating_mul(2).min(PAUSES_MS.1);
                 }
@@ -103,12 +101,12 @@ impl Courier {
 
     /// Connects, and makes good what could not be said meanwhile before anything new is reserved.
     async fn connect(&mut self) -> Result<Arc<Link>, Fault> {
-        let place = self.moved.as_ref().unwrap_or(&self.shared.settings.url.place);
-        let link = Arc::new(Link::open(&self.shared.settings.url, place, self.shared.time.clock).await?);
+        let place = lock(&self.shared.place).clone();
+        let link = Arc::new(Link::open(&self.shared.settings.url, &place, self.shared.time.clock).await?);
         self.renew(&link).await?;
         self.flush(&link).await?;
         *lock(&self.shared.trouble) = None;
-        self.shared.said_unrecorded.store(false, std::sync::atomic::Ordering::Relaxed);
+        self.shared.said_unrecorded.store(false, Ordering::Relaxed);
         self.shared.link.send_replace(Some(Arc::clone(&link)));
         tracing::info!("ledger is in {}", self.shared.settings.url);
         self.checked_ms = clock::monotonic_ms();
@@ -134,7 +132,6 @@ impl Courier {
             };
             if let Err(fault) = done.await {
                 self.shared.fail(link, &fault);
-                self.follow(&fault);
             }
             let is_current =
                 self.shared.link.borrow().as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
@@ -159,7 +156,8 @@ impl Courier {
             self.checked_ms = now_ms;
             link.check().await?;
         }
-        if self.looked_ms == 0 || now_ms.saturating_sub(self.looked_ms) >= LOOK_EVERY_MS {
+        let others = self.shared.keeps_others.swap(false, Ordering::Relaxed);
+        if others || now_ms.saturating_sub(self.looked_ms) >= LOOK_EVERY_MS {
             self.looked_ms = now_ms;
             self.look(link, now_ms).await?;
         }
@@ -208,7 +206,7 @@ impl Courier {
     /// Renews every open hold of this process, one command per owner.
     async fn renew(&mut self, link: &Link) -> Result<(), Fault> {
         self.renewed_ms = clock::monotonic_ms();
-        let mut holds = std::collections::HashMap::<Subject, Vec<String>>::new();
+        let mut holds = HashMap::<Subject, Vec<String>>::new();
         for (hold, owners) in lock(&self.shared.open).iter() {
             for owner in owners.iter() {
                 holds.entry(owner.clone()).or_default().push(self.shared.name(*hold));
@@ -245,19 +243,6 @@ impl Courier {
             self.kept_ms = now_ms;
         }
         Ok(())
-    }
-
-    /// Goes where a cluster has the keys; back to the URL when nothing is there.
-    fn follow(&mut self, fault: &Fault) {
-        self.moved = match fault {
-            Fault::Moved(host, port) => {
-                let host =
-                    if host.is_empty() { &*self.shared.settings.url.place.host } else { host.as_str() };
-                let tls_name = self.shared.settings.url.place.tls_name.clone();
-                Some(Place { host: host.into(), port: *port, tls_name })
-            }
-            Fault::Lost(_) | Fault::Refused(_) => None,
-        };
     }
 
     /// Waits some half to all of the pause, so that replicas do not come back at once; less when the ledger ends.

@@ -205,7 +205,8 @@ fn not_admitted(place: &Place, error: &RedisError) -> Fault {
 }
 
 fn fault(error: &RedisError) -> Fault {
-    if let Some((host, port)) = error.redirect_node().filter(|_| error.is_cluster_error()) {
+    let node = error.redirect_node().and_then(|(node, _slot)| node.rsplit_once(':'));
+    if let Some((host, Ok(port))) = node.map(|(host, port)| (host, port.parse())) {
         return Fault::Moved(host.to_owned(), port);
     }
     match error.kind() {

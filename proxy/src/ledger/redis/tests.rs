@@ -11,9 +11,12 @@ use super::{OnUnavailable, RedisSettings, Remote, Time, lock};
 use crate::ledger::{Ledger, Place};
 use server::RedisServer;
 
+mod cluster;
 mod failures;
 mod histories;
 mod holds;
+mod pace;
+mod together;
 
 #[expect(unreachable_pub, reason = "it is public in the crate of whole-system tests")]
 #[path = "../../../../tests/src/redis.rs"]

@@ -172,7 +172,6 @@ local function reply(outcome, owners)
   return told
 end
 
-local is_held = redis.call('HEXISTS', KEYS[1], 'h:' .. id) == 1
 local owners, is_refused = {}, false
 for index = 1, #KEYS, 2 do
   owners[#owners + 1] = read_owner(index)
@@ -185,6 +184,8 @@ for _, owner in ipairs(owners) do
   end
   is_refused = is_refused or refuses(owner)
 end
+-- Not before: what has expired is held no more.
+local is_held = redis.call('HEXISTS', KEYS[1], 'h:' .. id) == 1
 if not is_first and not is_held then
   return { 'ended', now, moment }
 end

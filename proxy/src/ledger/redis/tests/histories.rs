@@ -11,8 +11,8 @@ use super::*;
 use crate::ledger::conformance::{NOON_MS, Party, covering, spent};
 use crate::ledger::{Demand, Reservation, ReserveError};
 
-const HISTORIES: u64 = 30;
-const OPERATIONS: usize = 60;
+const HISTORIES: u64 = 10;
+const OPERATIONS: usize = 50;
 
 const WINDOWS: [&str; 7] = [
     "lifetime",

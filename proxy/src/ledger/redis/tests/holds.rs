@@ -144,6 +144,7 @@ async fn limit_that_doubles_cannot_count_is_refused_by_name() {
     let token = Party::token("a").hard(Unit::Usd, 1 << 53, "lifetime");
     let covering = covering(&[&token]);
     let ledger = shared.ledger_with(LEASE, OnUnavailable::Allow, Counter::default());
+    assert!(ledger.objection(&covering).unwrap().contains("make it smaller"));
     let refused =
         ledger.reserve(&Demand { covering: &covering, amounts: one() }, NOON_MS).await.err().unwrap();
     assert!(
