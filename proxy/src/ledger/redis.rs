@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use super::state::Ending;
 use super::{Demand, ReserveError};
 use crate::clock;
+use crate::upstream::endpoint::Place;
 use demand::{Ask, Asks, Outcome, Seat, Told};
 use link::{ANSWER_WITHIN, Clock, Fault, Link, Script};
 use mirror::Mirror;
@@ -73,6 +74,8 @@ struct Shared {
     process: String,
     last_hold: AtomicU64,
     link: watch::Sender<Option<Arc<Link>>>,
+    /// What to connect to: where the URL says, or where a cluster has the keys.
+    place: Mutex<Arc<Place>>,
     trouble: Mutex<Option<Trouble>>,
     mirror: Mutex<Mirror>,
     /// What the server's clock shows beyond ours, in milliseconds.
@@ -161,8 +164,10 @@ impl Remote {
 
     fn open_with(settings: RedisSettings, unrecorded: Counter, time: Time) -> Result<Self, String> {
         let connecting = Trouble { why: "is being connected to".to_owned(), since_ms: clock::monotonic_ms() };
+        let place = Mutex::new(Arc::clone(&settings.url.place));
         let shared = Arc::new(Shared {
             settings,
+            place,
             time,
             process: process_name()?,
             last_hold: AtomicU64::new(0),
@@ -413,6 +418,7 @@ impl Shared {
 
     /// Notes, and says once, why the server cannot be asked.
     fn worry(&self, fault: &Fault) {
+        *lock(&self.place) = self.settings.url.place_after(fault);
         let (why, since_ms) = (fault.to_string(), clock::monotonic_ms());
         let mut trouble = lock(&self.trouble);
         let known = trouble.as_ref().filter(|known| known.why == why);

@@ -15,7 +15,6 @@ use super::link::{Fault, Link, Script};
 use super::{Ended, LEASE_MS, Shared, lock};
 use crate::clock;
 use crate::ledger::state::{Ending, REMEMBERED_MS};
-use crate::upstream::endpoint::Place;
 
 /// How often the server is asked whether it is there: it is missed within a second.
 const PING_EVERY: Duration = Duration::from_millis(250);
@@ -49,8 +48,6 @@ const FLUSH_WITHIN_MS: u64 = 5_000;
 
 struct Courier {
     shared: Arc<Shared>,
-    /// Where a cluster has the keys, when not where the URL says.
-    moved: Option<Place>,
     renewed_ms: u64,
     checked_ms: u64,
     looked_ms: u64,
@@ -65,7 +62,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<Result<(), String
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
     let shared = Arc::clone(shared);
-    let courier = Courier { shared, moved: None, renewed_ms: 0, checked_ms: 0, looked_ms: 0, kept_ms: 0 };
+    let courier = Courier { shared, renewed_ms: 0, checked_ms: 0, looked_ms: 0, kept_ms: 0 };
     std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || runtime.block_on(courier.run()))
@@ -85,7 +82,6 @@ impl Courier {
                 }
                 Err(fault) => {
                     self.shared.worry(&fault);
-                    self.follow(&fault);
                     self.pause(pause_ms).await;
                     pause_ms = pause_ms.saturating_mul(2).min(PAUSES_MS.1);
                 }
@@ -105,8 +101,8 @@ impl Courier {
 
     /// Connects, and makes good what could not be said meanwhile before anything new is reserved.
     async fn connect(&mut self) -> Result<Arc<Link>, Fault> {
-        let place = self.moved.as_ref().unwrap_or(&self.shared.settings.url.place);
-        let link = Arc::new(Link::open(&self.shared.settings.url, place, self.shared.time.clock).await?);
+        let place = lock(&self.shared.place).clone();
+        let link = Arc::new(Link::open(&self.shared.settings.url, &place, self.shared.time.clock).await?);
         self.renew(&link).await?;
         self.flush(&link).await?;
         *lock(&self.shared.trouble) = None;
@@ -136,7 +132,6 @@ impl Courier {
             };
             if let Err(fault) = done.await {
                 self.shared.fail(link, &fault);
-                self.follow(&fault);
             }
             let is_current =
                 self.shared.link.borrow().as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
@@ -248,19 +243,6 @@ impl Courier {
             self.kept_ms = now_ms;
         }
         Ok(())
-    }
-
-    /// Goes where a cluster has the keys; back to the URL when nothing is there.
-    fn follow(&mut self, fault: &Fault) {
-        self.moved = match fault {
-            Fault::Moved(host, port) => {
-                let host =
-                    if host.is_empty() { &*self.shared.settings.url.place.host } else { host.as_str() };
-                let tls_name = self.shared.settings.url.place.tls_name.clone();
-                Some(Place { host: host.into(), port: *port, tls_name })
-            }
-            Fault::Lost(_) | Fault::Refused(_) => None,
-        };
     }
 
     /// Waits some half to all of the pause, so that replicas do not come back at once; less when the ledger ends.

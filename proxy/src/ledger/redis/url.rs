@@ -3,11 +3,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use http::Uri;
 use la_core::secret::Secret;
 use rustls::pki_types::ServerName;
 
+use super::link::Fault;
 use crate::upstream::endpoint::Place;
 
 /// The port of a Redis that names none.
@@ -16,7 +18,7 @@ const DEFAULT_PORT: u16 = 6379;
 /// A place, a database there, and a login.
 #[derive(Debug)]
 pub struct RedisUrl {
-    pub(super) place: Place,
+    pub(super) place: Arc<Place>,
     pub(super) database: i64,
     pub(super) user: Option<String>,
     pub(super) password: Option<Secret>,
@@ -51,7 +53,7 @@ impl FromStr for RedisUrl {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(host.to_owned()).map_err(|_| RedisUrlError::Host)?;
         let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
-        let place = Place { host: host.into(), port, tls_name: tls.then_some(name) };
+        let place = Arc::new(Place { host: host.into(), port, tls_name: tls.then_some(name) });
         let database = match uri.path().trim_start_matches('/') {
             "" => 0,
             number => number.parse().ok().filter(|n| *n >= 0).ok_or(RedisUrlError::Database)?,
@@ -64,6 +66,16 @@ impl FromStr for RedisUrl {
         let told =
             |part: &str| Ok::<_, RedisUrlError>(Some(unescaped(part)?).filter(|text| !text.is_empty()));
         Ok(Self { place, database, user: told(user)?, password: told(password)?.map(Secret::new) })
+    }
+}
+
+impl RedisUrl {
+    /// What to connect to after a fault: where a cluster says that the keys are, else where the URL says.
+    pub(super) fn place_after(&self, fault: &Fault) -> Arc<Place> {
+        let Fault::Moved(host, port) = fault else { return Arc::clone(&self.place) };
+        // A node that does not know its own address names none.
+        let host = if host.is_empty() { self.place.host.clone() } else { host.as_str().into() };
+        Arc::new(Place { host, port: *port, tls_name: self.place.tls_name.clone() })
     }
 }
 
