@@ -131,6 +131,12 @@ impl Amounts {
         Self { requests, tokens: 0, nano_usd: 0 }
     }
 
+    /// What a request takes of a rate, in its first step or a later one. Every request is at least one, also
+    /// one that no budget counts.
+    pub fn of_rate(&self, unit: Unit, is_first: bool) -> u64 {
+        self.of(unit).max(u64::from(is_first && unit == Unit::Requests))
+    }
+
     /// The amount of one unit.
     pub const fn of(&self, unit: Unit) -> u64 {
         match unit {

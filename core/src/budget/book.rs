@@ -97,14 +97,6 @@ enum Asks {
     Again,
 }
 
-impl Asks {
-    /// What the step takes of a rate. Every request is at least one, also one that no budget counts.
-    fn of_rate(self, unit: Unit, amounts: &Amounts) -> u64 {
-        let least = u64::from(self == Self::First && unit == Unit::Requests);
-        amounts.of(unit).max(least)
-    }
-}
-
 /// A request that was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
@@ -273,7 +265,7 @@ impl Book {
             }
         }
         for rate in &cover.rates {
-            let amount = asks.of_rate(rate.unit, amounts);
+            let amount = amounts.of_rate(rate.unit, asks == Asks::First);
             let level = self.levels.get(rate.level).map(|(_, level)| *level).unwrap_or_default();
             refused |= amount > 0 && !level.admits(&rate.pace, amount, steady_ms);
         }
@@ -317,7 +309,7 @@ impl Book {
         }
         for rate in &cover.rates {
             let Some((_, level)) = self.levels.get_mut(rate.level) else { continue };
-            let amount = asks.of_rate(rate.unit, amounts);
+            let amount = amounts.of_rate(rate.unit, asks == Asks::First);
             level.charge(&rate.pace, amount, self.time.steady_ms());
             match hold.rates.iter_mut().find(|part| part.level == rate.level) {
                 Some(part) => part.amount = part.amount.saturating_add(amount),

@@ -80,7 +80,11 @@ impl Scene {
     /// How the budgets stand after all that ended, seen by a request that takes nothing.
     pub(super) async fn standings(&self, parties: &[&Party], now_ms: u64) -> Vec<Standing> {
         self.quiet().await;
-        let nothing = self.reserve(parties, Amounts::default(), now_ms).await.unwrap();
+        self.set_clock(now_ms);
+        let unpaced = |covering| Covering { rates: &[], concurrency: None, ..covering };
+        let covered: Vec<_> = covering(parties).into_iter().map(unpaced).collect();
+        let demand = Demand { covering: &covered, amounts: Amounts::default() };
+        let nothing = self.ledger.reserve(&demand, now_ms).await.unwrap();
         let standings = self.ledger.standings(&covering(parties), now_ms);
         nothing.release();
         self.quiet().await;

@@ -140,7 +140,7 @@ impl Book {
         let budgets = cover.checks.iter().filter_map(|check| self.refused_by_budget(check, amounts));
         let rates = cover.rates.iter().filter_map(|rate| {
             let (level, at_ms) = (self.levels.get(rate.level)?.1, self.time.steady_ms());
-            let wanted = asks.of_rate(rate.unit, amounts);
+            let wanted = amounts.of_rate(rate.unit, asks == Asks::First);
             if wanted == 0 || level.admits(&rate.pace, wanted, at_ms) {
                 return None;
             }

@@ -233,7 +233,8 @@ impl Told {
         let rates = each.clone().flat_map(|(seat, told)| {
             let levels = seat.rates.iter().zip(&told.levels);
             levels.filter_map(|(rate, level)| {
-                by_rate(seat.owner, *rate, *level, amounts.of(rate.unit), self.now_ms)
+                let wanted = amounts.of_rate(rate.unit, asks == Asks::First);
+                by_rate(seat.owner, *rate, *level, wanted, self.now_ms)
             })
         });
         let full = each.filter_map(|(seat, told)| {

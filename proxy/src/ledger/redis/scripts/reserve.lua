@@ -83,6 +83,11 @@ local function read_owner(index)
   return owner
 end
 
+-- What the step takes of a rate. Every request is at least one, also one that no budget counts.
+local function amount_of(rate)
+  return math.max(amounts[rate.unit], is_first and rate.unit == 1 and 1 or 0)
+end
+
 local function refuses(owner)
   if is_first and owner.limit >= 0 and owner.open >= owner.limit then
     return true
@@ -95,7 +100,7 @@ local function refuses(owner)
     end
   end
   for _, rate in ipairs(owner.rates) do
-    local amount = amounts[rate.unit]
+    local amount = amount_of(rate)
     if amount > 0 and rate.level + amount * rate.per > rate.burst * rate.per then
       return true
     end
@@ -127,7 +132,7 @@ local function take(owner)
     parts[#parts + 1] = 'm ' .. meter.name .. ' ' .. text(meter.start) .. ' ' .. text(amount) .. '\n'
   end
   for _, rate in ipairs(owner.rates) do
-    local amount = amounts[rate.unit]
+    local amount = amount_of(rate)
     rate.level = capped(rate.level + amount * rate.per)
     put(rate.field, text(rate.level) .. ' ' .. text(now))
     parts[#parts + 1] = 'r ' .. rate.field .. ' ' .. rate.unit .. ' ' .. text(rate.limit) .. ' ' .. text(rate.per) .. ' ' .. text(amount) .. '\n'
