@@ -311,7 +311,7 @@ impl Held {
             shared.hear(&seats, &told);
             match told.outcome {
                 Outcome::Admitted => Ok(()),
-                Outcome::Refused => Err(shared.explain(&seats, &told, demand, asks)),
+                Outcome::Refused => Err(Shared::explain(&seats, &told, demand, asks)),
                 Outcome::Unknown | Outcome::Ended => {
                     Err(Stop::Unavailable("the request has expired at the server".to_owned()))
                 }
@@ -438,15 +438,15 @@ impl Shared {
     }
 
     fn hear(&self, seats: &[Seat<'_>], told: &Told) {
-        let (mut mirror, clock_ms) = (lock(&self.mirror), clock::monotonic_ms());
-        for (seat, owner) in seats.iter().zip(&told.owners) {
-            mirror.hear(seat.owner, told.moment, &owner.meters, clock_ms);
-        }
+        hear(&mut lock(&self.mirror), seats, told);
     }
 
     /// Of all limits that refuse, the one that stands longest.
-    fn explain(&self, seats: &[Seat<'_>], told: &Told, demand: &Demand<'_>, asks: Asks) -> Stop {
-        let budget = lock(&self.mirror).refused(demand.covering, &demand.amounts, told.now_ms);
+    fn explain(seats: &[Seat<'_>], told: &Told, demand: &Demand<'_>, asks: Asks) -> Stop {
+        // As it was then: meanwhile others may have told the mirror that there is room.
+        let mut then = Mirror::new();
+        hear(&mut then, seats, told);
+        let budget = then.refused(demand.covering, &demand.amounts, told.now_ms);
         let pace = told.refused_by_pace(seats, &demand.amounts, asks);
         let refused = budget.into_iter().chain(pace).max_by_key(Refused::stands_until);
         let most = demand::MOST;
@@ -463,6 +463,13 @@ impl From<Stop> for ReserveError {
             Stop::Refused(refused) => Self::Refused(Box::new(refused)),
             Stop::Unavailable(why) | Stop::Beyond(why) => Self::Unavailable(why),
         }
+    }
+}
+
+fn hear(mirror: &mut Mirror, seats: &[Seat<'_>], told: &Told) {
+    let clock_ms = clock::monotonic_ms();
+    for (seat, owner) in seats.iter().zip(&told.owners) {
+        mirror.hear(seat.owner, told.moment, &owner.meters, clock_ms);
     }
 }
 
