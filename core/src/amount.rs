@@ -51,11 +51,14 @@ pub enum AmountError {
     TooLarge(Unit),
 }
 
-/// An amount that writes itself the way [`Unit::parse`] reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Longest text of an amount: 20 digits and a point.
+const LONGEST: usize = 21;
+
+/// An amount as text, without an allocation.
+#[derive(Debug, Clone, Copy)]
 pub struct Shown {
-    unit: Unit,
-    amount: u64,
+    bytes: [u8; LONGEST],
+    start: usize,
 }
 
 impl Unit {
@@ -91,8 +94,8 @@ impl Unit {
     }
 
     /// As [`Unit::text`], to be written where it belongs.
-    pub const fn shown(self, amount: u64) -> Shown {
-        Shown { unit: self, amount }
+    pub fn shown(self, amount: u64) -> Shown {
+        Shown::of(self, amount)
     }
 
     /// What it is called in a manifest.
@@ -105,17 +108,58 @@ impl Unit {
     }
 }
 
+impl Shown {
+    fn of(unit: Unit, amount: u64) -> Self {
+        let mut shown = Self { bytes: [0; LONGEST], start: LONGEST };
+        let mut whole = amount;
+        if unit == Unit::Usd {
+            whole = amount / NANO_PER_USD;
+            shown.fraction(amount % NANO_PER_USD);
+        }
+        loop {
+            shown.before(whole % 10);
+            whole /= 10;
+            if whole == 0 {
+                return shown;
+            }
+        }
+    }
+
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn fraction(&mut self, mut nano: u64) {
+        if nano == 0 {
+            return;
+        }
+        let mut digits = FRACTION_DIGITS;
+        while nano.is_multiple_of(10) {
+            (nano, digits) = (nano / 10, digits - 1);
+        }
+        for _ in 0..digits {
+            self.before(nano % 10);
+            nano /= 10;
+        }
+        self.put(b'.');
+    }
+
+    fn before(&mut self, digit: u64) {
+        self.put(u8::try_from(digit).map_or(b'?', |digit| b'0' + digit));
+    }
+
+    fn put(&mut self, byte: u8) {
+        self.start = self.start.saturating_sub(1);
+        if let Some(place) = self.bytes.get_mut(self.start) {
+            *place = byte;
+        }
+    }
+}
+
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.unit != Unit::Usd {
-            return write!(f, "{}", self.amount);
-        }
-        write!(f, "{}", self.amount / NANO_PER_USD)?;
-        let (mut fraction, mut digits) = (self.amount % NANO_PER_USD, FRACTION_DIGITS);
-        while fraction > 0 && fraction.is_multiple_of(10) {
-            (fraction, digits) = (fraction / 10, digits - 1);
-        }
-        if fraction > 0 { write!(f, ".{fraction:0digits$}") } else { Ok(()) }
+        f.write_str(std::str::from_utf8(self.as_bytes()).unwrap_or_default())
     }
 }
 

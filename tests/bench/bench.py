@@ -125,7 +125,8 @@ def router_command(binary, directory, ports, log_requests, flags=()):
     port, admin = ports
     return [binary, "serve", "--manifests", directory / "manifests", "--tokens-dir", directory / "tokens",
             "--data-dir", directory / "data", "--host", "127.0.0.1", "--port", port, "--admin-listen",
-            f"127.0.0.1:{admin}", "--threads", "1", "--request-log", "true" if log_requests else "false", *flags]
+            f"127.0.0.1:{admin}", "--threads", "1", "--request-log", "true" if log_requests else "false",
+            "--usage-log", "on" if log_requests else "off", *flags]
 
 
 def start_router(name, binary, directory, upstream, log_requests=False, limits="label: no limits", flags=()):
@@ -319,7 +320,7 @@ def main():
             ready = start_times(args.router, router)
             budgeted = start_router("four budgets and a rate", args.router, directory, direct, limits=LIMITS)
             peers.append(budgeted)
-            peers.append(start_router("la-router, log on", args.router, directory, direct, log_requests=True))
+            peers.append(start_router("la-router, both logs on", args.router, directory, direct, log_requests=True))
             rows = measure(peers, body, args.rounds, args.seconds)
             redis = start_redis(directory)
             peers.append(redis)

@@ -101,6 +101,14 @@ impl Clock {
         Self { window, period: Period { start_ms: 0, end_ms: 0 }, counts_for_ms, meters: 0 }
     }
 
+    /// [`Window::leaves_at`], without the calendar where the period is the present one.
+    fn leaves_at(&self, start_ms: u64) -> Option<u64> {
+        match self.window {
+            Window::Calendar { .. } if start_ms == self.period.start_ms => Some(self.period.end_ms),
+            _ => self.window.leaves_at(start_ms),
+        }
+    }
+
     fn advance(&mut self, now_ms: u64) -> u64 {
         if now_ms >= self.period.end_ms {
             self.period = self.window.period_at(now_ms);
@@ -221,9 +229,10 @@ impl Meter {
     }
 
     /// When the period ends or the oldest part of a rolling window leaves.
-    pub(super) fn resets_at_ms(&self, window: &Window) -> Option<u64> {
+    pub(super) fn resets_at_ms(&self, clock: &Clock) -> Option<u64> {
         let oldest = self.rolled.as_ref().and_then(|rolled| rolled.periods.front());
-        window.leaves_at(oldest.map_or(self.start_ms, |(start_ms, _)| *start_ms))
+        let start_ms = oldest.map_or(self.start_ms, |(start_ms, _)| *start_ms);
+        clock.leaves_at(start_ms)
     }
 
     /// When `amount` fits under `limit` if nothing else is taken; nothing is never.

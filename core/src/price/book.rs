@@ -53,6 +53,9 @@ impl Book {
     /// When neither the table nor an override has it.
     pub fn model(&self, id: &str) -> Result<&Model, Unpriced> {
         let row = table::find(id);
+        if let (Some(row), true) = (row, self.overridden.is_empty()) {
+            return Ok(&row.model);
+        }
         let overridden = self.overridden.get(row.map_or(id, |row| row.id()));
         overridden.or(row.map(|row| &row.model)).ok_or_else(|| Unpriced { model: id.to_owned() })
     }

@@ -7,6 +7,9 @@
 //! Anthropic's code execution containers ($0.05 an hour after 1,550 free hours a month) is not in an
 //! answer's counts and so not priced here.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::{Limits, LongContext, Model, Multipliers, Price, Rates};
 
 /// One model.
@@ -45,7 +48,9 @@ pub(super) fn find(id: &str) -> Option<&'static Row> {
         .find_map(|geography| id.strip_prefix(geography))
         .filter(|bare| bare.starts_with(BEDROCK))
         .unwrap_or(id);
-    TABLE.iter().find(|row| row.ids.contains(&bare))
+    static ROWS: LazyLock<HashMap<&str, &Row>> =
+        LazyLock::new(|| TABLE.iter().flat_map(|row| row.ids.iter().map(move |id| (*id, row))).collect());
+    ROWS.get(bare).copied()
 }
 
 /// What all of Bedrock's ids for Claude begin with.

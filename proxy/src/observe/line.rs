@@ -66,6 +66,11 @@ impl Line {
         self.model = Some(model.into());
     }
 
+    /// The model asked for, once it is noted.
+    pub fn asked_model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// What the usage log is to say of it: the answer's status, and what it came to.
     pub fn facts<'a>(&'a self, status: u16, settlement: &'a Settlement) -> Facts<'a> {
         Facts {

@@ -134,7 +134,9 @@ impl Admitted {
             end(reservation, outcome, &Spent::default());
             return None;
         };
-        let served = seen.model.as_ref().and_then(|model| prices.model(model.as_str()).ok());
+        // The price of the model that was asked for is known already.
+        let other = seen.model.as_ref().filter(|served| ended.line.asked_model() != Some(served.as_str()));
+        let served = other.and_then(|model| prices.model(model.as_str()).ok());
         let charge = charge(&measured, outcome, seen, served.map(|model| model.price));
         let Charge { spent: charged, quality, billed, cost_nano_usd, is_implausible } = charge;
         let mut settlement = Settlement {

@@ -4,8 +4,7 @@
 //! `reset` (Unix seconds) is when the window ends or the oldest part of a rolling one leaves; a lifetime has none.
 //! A pool's has `; pool=NAMESPACE/NAME`, one that does not refuse `; enforcement=Soft` or `Shadow`.
 
-use std::io::Write as _;
-
+use la_core::amount::Unit;
 use la_core::budget::{Enforcement, Standing};
 
 /// Most fields in one answer.
@@ -38,25 +37,29 @@ fn name(out: &mut Vec<u8>, standing: &Standing) {
 
 fn value(out: &mut Vec<u8>, standing: &Standing) {
     let Standing { owner, unit, limit, used, .. } = standing;
-    // Writing to memory does not fail.
-    let _ = write!(out, "unit={unit}; limit={}; used={}", unit.shown(*limit), unit.shown(*used));
+    out.extend_from_slice(b"unit=");
+    out.extend_from_slice(unit.name().as_bytes());
+    out.extend_from_slice(b"; limit=");
+    out.extend_from_slice(unit.shown(*limit).as_bytes());
+    out.extend_from_slice(b"; used=");
+    out.extend_from_slice(unit.shown(*used).as_bytes());
     if let Some(at_ms) = standing.resets_at_ms {
-        let _ = write!(out, "; reset={}", at_ms.div_ceil(1_000));
+        out.extend_from_slice(b"; reset=");
+        out.extend_from_slice(Unit::Requests.shown(at_ms.div_ceil(1_000)).as_bytes());
     }
     if let Some(pool) = owner.pool() {
-        let _ = write!(out, "; pool={pool}");
+        out.extend_from_slice(b"; pool=");
+        out.extend_from_slice(pool.as_bytes());
     }
-    let enforcement = match standing.enforcement {
-        Enforcement::Hard => return,
-        Enforcement::Soft => "Soft",
-        Enforcement::Shadow => "Shadow",
-    };
-    let _ = write!(out, "; enforcement={enforcement}");
+    match standing.enforcement {
+        Enforcement::Hard => {}
+        Enforcement::Soft => out.extend_from_slice(b"; enforcement=Soft"),
+        Enforcement::Shadow => out.extend_from_slice(b"; enforcement=Shadow"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use la_core::amount::Unit;
     use la_core::id::Subject;
 
     use super::*;

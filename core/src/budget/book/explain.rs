@@ -64,7 +64,7 @@ impl Book {
                 used: meter.taken(),
                 open: meter.open(),
                 limit: check.limit,
-                resets_at_ms: meter.resets_at_ms(&clock.window),
+                resets_at_ms: meter.resets_at_ms(clock),
             });
         }
         standings
@@ -91,7 +91,7 @@ impl Book {
             {
                 meter.advance(clock, now_ms);
                 (standing.used, standing.open) = (meter.taken(), meter.open());
-                standing.resets_at_ms = meter.resets_at_ms(window);
+                standing.resets_at_ms = meter.resets_at_ms(clock);
             }
             standings.push(standing);
         }
@@ -189,7 +189,7 @@ impl Book {
         if wanted == 0 || (sum.is_some() && meter.balance().taken().checked_add(wanted).is_some()) {
             return None;
         }
-        let window = &self.clocks.get(meter.clock)?.window;
+        let clock = self.clocks.get(meter.clock)?;
         Some(Refused {
             by: RefusedBy::Budget,
             owner: self.owners.get(check.owner)?.subject.clone(),
@@ -198,8 +198,8 @@ impl Book {
             used,
             limit,
             wanted,
-            resets_at_ms: meter.resets_at_ms(window),
-            retry_at_ms: meter.room_at_ms(window, wanted, limit),
+            resets_at_ms: meter.resets_at_ms(clock),
+            retry_at_ms: meter.room_at_ms(&clock.window, wanted, limit),
         })
     }
 }
