@@ -1,22 +1,28 @@
-//! A router whose tokens have budgets, and what the vendor bills for one of their requests.
+//! A router whose tokens have a budget of each unit, and a vendor that keeps its own account of what it bills them.
 
-use la_core::amount::Unit;
-use la_core::budget::{SavedBook, SavedMeter};
-use la_core::price::{Billed, Book, cost_nano_usd};
-use la_core::usage::Usage;
-use la_tests::cluster::eventually;
-use la_tests::router::{Router, Setup};
-use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// The model that its clients ask for; the vendor's answer is always the same.
-pub(super) const MODEL: &str = "claude-opus-5";
+use la_core::amount::{Amounts, Unit};
+use la_core::budget::{SavedBook, SavedMeter};
+use la_tests::cluster::eventually;
+use la_tests::fakes::vendor::{self, Known, Turn};
+use la_tests::fakes::{Answer, Bill, Break, Script};
+use la_tests::router::{Router, Setup};
+use serde_json::{Value, json};
 
-/// The budgets of each token, as its manifest has them.
-const BUDGETS: &str = "{maxRequests: LIMIT}";
+/// The model that its clients ask for.
+const MODEL: &str = "claude-opus-5";
 
-/// The units of [`BUDGETS`].
-pub(super) const UNITS: [Unit; 1] = [Unit::Requests];
+/// Its price: $5 for a million tokens of input and $25 for one of output.
+const PER_INPUT: u64 = 5_000;
+const PER_OUTPUT: u64 = 25_000;
+
+/// What the vendor bills for each answer that it gives to its end.
+const WHOLE: Amounts = Amounts { requests: 1, tokens: 25 + 42, nano_usd: 25 * PER_INPUT + 42 * PER_OUTPUT };
+
+/// How many times what a token is to be spent by it may use of the other units.
+const AMPLE: u64 = 10;
 
 const MANIFESTS: &str = r#"
 apiVersion: router.link-assistant.dev/v1alpha1
@@ -49,9 +55,16 @@ pub(super) fn setup(base_url: &str) -> Setup {
     Setup::manifests(&[("all.yaml", &manifests)]).arg("--tokens-dir", "{dir}/tokens")
 }
 
-/// Adds a token with so many requests, and gives its text once the router serves it.
-pub(super) fn add_token(router: &Router, name: &str, limit: u64) -> String {
-    let budgets = BUDGETS.replace("LIMIT", &limit.to_string());
+/// The limits of a token that may use so many whole answers' worth of one unit, and ample of the others.
+pub(super) fn limits(scarce: Unit, answers: u64) -> Amounts {
+    let limit = |unit| WHOLE.of(unit) * answers * if unit == scarce { 1 } else { AMPLE };
+    Amounts { requests: limit(Unit::Requests), tokens: limit(Unit::Tokens), nano_usd: limit(Unit::Usd) }
+}
+
+/// Adds a token with these limits, and gives its text once the router serves it.
+pub(super) fn add_token(router: &Router, name: &str, limits: &Amounts) -> String {
+    let budget = |unit: Unit| json!({"name": unit, "unit": unit, "limit": unit.text(limits.of(unit))});
+    let budgets = json!({"budgets": Unit::ALL.map(budget)}).to_string();
     let manifest = TOKEN.replace("NAME", name).replace("BUDGETS", &budgets);
     std::fs::write(router.directory().join(format!("manifests/{name}.yaml")), manifest).unwrap();
     let file = router.directory().join(format!("tokens/team/{name}/token"));
@@ -90,16 +103,45 @@ pub(super) fn lines(router: &Router) -> Vec<Value> {
     all
 }
 
-/// What the vendor bills for one request, by the counts of an answer that came whole.
-pub(super) fn bill(lines: &[Value], unit: Unit) -> u64 {
-    let Some(line) = lines.iter().find(|line| line["quality"] == "complete") else { return 0 };
-    let usage: Usage = serde_json::from_value(line["usage"].clone()).unwrap();
-    match unit {
-        Unit::Requests => 1,
-        Unit::Tokens => usage.total_input() + usage.output_tokens,
-        Unit::Usd => {
-            let billed: Billed = serde_json::from_value(line["billed"].clone()).unwrap();
-            cost_nano_usd(&billed, &Book::default().model(MODEL).unwrap().price)
-        }
-    }
+/// What a request asks for that is named after its token.
+pub(super) fn body(name: &str, stream: bool) -> String {
+    body_with(name, stream, "hi")
+}
+
+/// A request whose answer stops in its middle and never ends.
+pub(super) fn held_body(name: &str) -> String {
+    body_with(name, true, "hold")
+}
+
+fn body_with(name: &str, stream: bool, text: &str) -> String {
+    json!({
+        "model": MODEL, "max_tokens": 64, "stream": stream, "metadata": {"user_id": name},
+        "messages": [{"role": "user", "content": text}],
+    })
+    .to_string()
+}
+
+/// Answers as the vendor does, and tells `bill` for which token and how much as soon as a request is here.
+pub(super) fn vendor(bill: impl Fn(&str, Amounts) + Send + Sync + 'static) -> Script {
+    let usual = vendor::script(Known::default());
+    Arc::new(move |request| {
+        let (body, answer) = (request.json(), usual(request));
+        let is_held = body.pointer("/messages/0/content") == Some(&"hold".into());
+        let half = answer.framed_bytes() / 2;
+        let answer = if is_held { answer.broken(Break::Stall, half) } else { answer };
+        let name = body.pointer("/metadata/user_id").and_then(Value::as_str).unwrap_or_default();
+        bill(name, billed(&body, &answer));
+        answer
+    })
+}
+
+fn billed(body: &Value, answer: &Answer) -> Amounts {
+    let sent = answer.sent();
+    let bill = match body["stream"].as_bool() {
+        Some(true) => Bill::of_stream(&sent, 0),
+        _ => Bill::of_json(&sent, Turn::asked_for_by(body).output_tokens),
+    };
+    let Bill { input_tokens, output_tokens, .. } = bill;
+    let nano_usd = input_tokens * PER_INPUT + output_tokens * PER_OUTPUT;
+    Amounts { requests: 1, tokens: input_tokens + output_tokens, nano_usd }
 }

@@ -1,43 +1,45 @@
-//! The limit holds under load and over kills: a vendor never sees more than was allowed, and nothing that a
-//! client got an answer to is forgotten.
+//! Limits of requests, tokens and money hold under load and over kills: the ledger never counts less than the vendor
+//! has billed, and never more than that and the bounds of what was open at the kills.
 
+use std::collections::HashMap;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use la_core::amount::Unit;
+use la_core::amount::{Amounts, Unit};
 use la_core::budget::SavedBook;
 use la_tests::caller::{Call, Caller};
 use la_tests::cluster::{eventually, la_router};
 use la_tests::fakes::FakeUpstream;
-use la_tests::fakes::vendor::{self, Known};
 use la_tests::proof;
 use la_tests::router::{Router, Setup};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::budgeted::{self, MODEL, UNITS};
+use crate::budgeted;
 
 /// What clients were answered, all together.
 #[derive(Default)]
 struct Answers {
     /// Whole answers with status 200.
     complete: AtomicU64,
-    /// Refusals because the budget is used up.
-    exhausted: AtomicBool,
+    /// A refusal because a budget is used up.
+    exhausted: Mutex<Option<String>>,
     /// Anything that should not have been answered.
-    odd: std::sync::Mutex<Vec<String>>,
+    odd: Mutex<Vec<String>>,
 }
 
-fn body(model: &str, stream: bool) -> String {
-    format!(
-        r#"{{"model":"{model}","max_tokens":16,"stream":{stream},"messages":[{{"role":"user","content":"hi"}}]}}"#
-    )
+impl Answers {
+    fn exhausted(&self) -> Option<String> {
+        self.exhausted.lock().unwrap().clone()
+    }
 }
 
-/// Asks again and again on one connection, until the budget is used up or the router is gone.
+/// Asks again and again on one connection, until a budget is used up or the router is gone; a little later when
+/// what is left is held by open requests.
 async fn ask_on(router: std::net::SocketAddr, call: Call, answers: Arc<Answers>) {
     let Ok(mut caller) = Caller::connect(router).await else { return };
     while caller.write(&call.bytes()).await.is_ok() {
@@ -46,8 +48,14 @@ async fn ask_on(router: std::net::SocketAddr, call: Call, answers: Arc<Answers>)
             (200, true) => {
                 answers.complete.fetch_add(1, Ordering::SeqCst);
             }
-            (200, false) => return,
-            (429, _) => return answers.exhausted.store(true, Ordering::SeqCst),
+            (200 | 429, false) => return,
+            (429, _) if reply.text().contains("held by open requests") => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            (429, _) => {
+                *answers.exhausted.lock().unwrap() = Some(reply.text());
+                return;
+            }
             (status, _) => {
                 answers.odd.lock().unwrap().push(format!("{status}: {}", reply.text()));
                 return;
@@ -63,10 +71,15 @@ async fn ask_on(router: std::net::SocketAddr, call: Call, answers: Arc<Answers>)
 }
 
 /// `count` clients, every other one streaming.
-fn clients(router: &Router, token: &str, model: &str, count: usize, answers: &Arc<Answers>) -> JoinSet<()> {
+fn clients(
+    router: &Router,
+    (name, token): (&str, &str),
+    count: usize,
+    answers: &Arc<Answers>,
+) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for number in 0..count {
-        let call = Call::message(token, body(model, number % 2 == 1));
+        let call = Call::message(token, budgeted::body(name, number % 2 == 1));
         clients.spawn(ask_on(router.address(), call, Arc::clone(answers)));
     }
     clients
@@ -83,13 +96,13 @@ fn counted(router: &Router) -> (u64, u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_clients_get_a_thousand_requests_of_a_thousand() {
-    let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
+    let upstream = FakeUpstream::start(budgeted::vendor(|_, _| ())).await.unwrap();
     let router = Setup::flags(&upstream.base_url()).start().unwrap();
     let token = router.issue(&["--max-requests", "1000"]).unwrap();
     let answers = Arc::new(Answers::default());
-    clients(&router, &token, "claude-opus-5", 64, &answers).join_all().await;
+    clients(&router, ("agent", &token), 64, &answers).join_all().await;
     assert_eq!(*answers.odd.lock().unwrap(), Vec::<String>::new());
-    assert!(answers.exhausted.load(Ordering::SeqCst));
+    assert!(answers.exhausted().is_some());
     assert_eq!((answers.complete.load(Ordering::SeqCst), upstream.count()), (1000, 1000));
     // The last answers may be over a moment before they are settled.
     let settled = eventually("all to be settled", Duration::from_secs(5), || {
@@ -101,66 +114,84 @@ async fn sixty_four_clients_get_a_thousand_requests_of_a_thousand() {
 /// Clients under whose load a router is killed; each has at most one request open.
 const CLIENTS: u64 = 16;
 
-/// One token's whole life: how much was answered in full before the last start.
+/// For how many whole answers the scarce budget of a token lasts.
+const LIMIT: u64 = 600;
+
+/// What the vendor has billed each token.
+type Bills = Arc<Mutex<HashMap<String, Amounts>>>;
+
+/// One token's whole life, which ends when its scarce budget is used up.
 struct Life {
     name: String,
     token: String,
+    scarce: Unit,
+    limits: Amounts,
     answers: Arc<Answers>,
-    /// Requests at the vendor before it.
-    before: usize,
     kills: u64,
 }
 
 impl Life {
-    fn start(router: &Router, upstream: &FakeUpstream, number: usize, limit: u64) -> Self {
-        let (name, before) = (format!("agent-{number}"), upstream.count());
-        let token = budgeted::add_token(router, &name, limit);
-        Self { name, token, answers: Arc::default(), before, kills: 0 }
+    fn start(router: &Router, number: usize) -> Self {
+        let (name, scarce) = (format!("agent-{number}"), Unit::ALL[number % Unit::ALL.len()]);
+        let limits = budgeted::limits(scarce, LIMIT);
+        let token = budgeted::add_token(router, &name, &limits);
+        Self { name, token, scarce, limits, answers: Arc::default(), kills: 0 }
+    }
+
+    fn load(&self, router: &Router) -> JoinSet<()> {
+        clients(router, (&self.name, &self.token), CLIENTS as usize, &self.answers)
+    }
+
+    fn kill(&mut self, router: &mut Router) {
+        router.kill();
+        self.kills += 1;
     }
 
     /// What must hold after every start: truth, at most what is counted, at most truth and the bounds of what
-    /// was open at the kills.
-    fn check(&self, router: &Router, upstream: &FakeUpstream, limit: u64, what: &str) {
+    /// was open at the kills; and of a budget that is used up less is left than one request may use.
+    fn check(&self, router: &Router, bills: &Bills, what: &str) {
         let (status, book) = router.ask_admin("GET", "/v1/ledger", "").unwrap();
         assert_eq!(status, 200, "{what}: {book}");
         let book: SavedBook = serde_json::from_value(book).unwrap();
-        let (complete, sent) =
-            (self.answers.complete.load(Ordering::SeqCst), (upstream.count() - self.before) as u64);
+        let truth = bills.lock().unwrap().get(&self.name).copied().unwrap_or_default();
+        let complete = self.answers.complete.load(Ordering::SeqCst);
         assert_eq!(*self.answers.odd.lock().unwrap(), Vec::<String>::new(), "{what}");
-        assert!(sent <= limit, "{what}: the vendor saw {sent} of {limit}");
-        let lines = budgeted::lines(router);
-        let subject = format!("gateway/team/{}", self.name);
+        assert!(complete <= truth.requests, "{what}: {complete} answered, {} sent", truth.requests);
+        let charges = self.charges(router);
         let open: Vec<_> =
-            lines.iter().filter(|line| line["late"] == "open" && line["subject"] == subject).collect();
+            charges.iter().filter(|(is_open, _)| *is_open).map(|(_, amounts)| amounts).collect();
         assert!(open.len() as u64 <= self.kills * CLIENTS, "{what}: {} were open at kills", open.len());
-        for unit in UNITS {
-            let field = match unit {
-                Unit::Requests => "requests",
-                Unit::Tokens => "tokens",
-                Unit::Usd => "nanoUsd",
-            };
-            let truth = sent * budgeted::bill(&lines, unit);
-            let bounds: u64 = open.iter().map(|line| line["reserved"][field].as_u64().unwrap()).sum();
-            for meter in budgeted::meters(&book, &self.name, unit) {
+        let bounds = open.into_iter().fold(Amounts::default(), |sum, amounts| sum.plus(amounts));
+        for unit in Unit::ALL {
+            let (truth, bounds, limit) = (truth.of(unit), bounds.of(unit), self.limits.of(unit));
+            let meters = budgeted::meters(&book, &self.name, unit);
+            assert!(truth == 0 || !meters.is_empty(), "{what}: nothing of {unit} is counted");
+            for meter in meters {
                 let counted = meter.settled;
-                assert_eq!(meter.open, 0, "{what}: something is open after the start");
-                assert!(counted >= truth, "{what}: {counted} {unit} counted, {truth} billed");
-                assert!(
-                    counted <= truth + bounds,
-                    "{what}: {counted} {unit} counted, {truth} + {bounds} billed"
-                );
-                if unit == Unit::Requests {
-                    assert!(counted <= limit, "{what}: {counted} counted of {limit}");
-                    assert!(counted >= complete, "{what}: {complete} answered in full, {counted} counted");
+                let what = format!("{what}: {unit}: {counted} counted, {truth} billed");
+                assert_eq!(meter.open, 0, "{what}, something is open after the start");
+                assert!(counted >= truth, "{what}");
+                assert!(counted <= truth + bounds, "{what}, {bounds} were open at kills");
+                assert!(counted <= limit, "{what} of {limit}");
+                if let Some(said) = self.answers.exhausted().filter(|_| unit == self.scarce) {
+                    let most = charges.iter().map(|(_, amounts)| amounts.of(unit)).max().unwrap_or_default();
+                    assert!(said.contains(&format!("budget {unit} ")), "{what}: {said}");
+                    assert!(
+                        counted + most > limit,
+                        "{what} of {limit}, and no request takes more than {most}"
+                    );
                 }
             }
         }
     }
 
-    fn counted_requests(&self, router: &Router) -> u64 {
-        let (_, book) = router.ask_admin("GET", "/v1/ledger", "").unwrap();
-        let book: SavedBook = serde_json::from_value(book).unwrap();
-        budgeted::meters(&book, &self.name, Unit::Requests).first().map_or(0, |meter| meter.settled)
+    /// What was reserved for each request that was charged, and whether it was open at a kill.
+    fn charges(&self, router: &Router) -> Vec<(bool, Amounts)> {
+        let subject = format!("gateway/team/{}", self.name);
+        let lines = budgeted::lines(router);
+        let lines = lines.iter().filter(|line| line["subject"] == subject);
+        let reserved = |line: &Value| serde_json::from_value(line["reserved"].clone()).unwrap();
+        lines.map(|line| (line["late"] == "open", reserved(line))).collect()
     }
 }
 
@@ -176,39 +207,45 @@ fn recomputed(router: &Router, what: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_at_any_moment_forgets_nothing_and_gives_nothing_away() {
-    const LIMIT: u64 = 600;
     let seed = proof::seed();
     let mut random = StdRng::seed_from_u64(seed);
-    let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
+    let bills = Bills::default();
+    let script = {
+        let bills = Arc::clone(&bills);
+        budgeted::vendor(move |name, amounts| {
+            let mut bills = bills.lock().unwrap();
+            let bill = bills.entry(name.to_owned()).or_default();
+            *bill = bill.plus(&amounts);
+        })
+    };
+    let upstream = FakeUpstream::start(script).await.unwrap();
     let mut router = budgeted::setup(&upstream.base_url()).start().unwrap();
-    let mut life = Life::start(&router, &upstream, 0, LIMIT);
-    let (mut ended, mut spent) = (0, 0);
-    for round in 0..proof::rounds(300) {
-        let load = clients(&router, &life.token, MODEL, CLIENTS as usize, &life.answers);
+    let (mut life, mut lives, mut round) = (Life::start(&router, 0), 0, 0);
+    // At least one token of each unit is spent to its end.
+    while round < proof::rounds(300) || lives < Unit::ALL.len() {
+        let load = life.load(&router);
         tokio::time::sleep(Duration::from_micros(random.random_range(0..250_000))).await;
-        router.kill();
-        life.kills += 1;
+        life.kill(&mut router);
         load.join_all().await;
         router.restart().unwrap();
         let what = format!("seed {seed}, round {round}");
-        life.check(&router, &upstream, LIMIT, &what);
+        life.check(&router, &bills, &what);
         if round % 10 == 0 {
             recomputed(&router, &what);
         }
-        if life.answers.exhausted.load(Ordering::SeqCst) {
-            ended += 1;
-            spent += life.answers.complete.load(Ordering::SeqCst);
-            life = Life::start(&router, &upstream, round + 1, LIMIT);
+        round += 1;
+        if life.answers.exhausted().is_some() {
+            lives += 1;
+            life = Life::start(&router, lives);
         }
     }
-    // The last token is spent to its end: what kills charged is all that is missing.
-    clients(&router, &life.token, MODEL, CLIENTS as usize, &life.answers).join_all().await;
-    assert!(life.answers.exhausted.load(Ordering::SeqCst), "seed {seed}");
-    router.kill();
+    // The last token is spent without another kill.
+    life.load(&router).join_all().await;
+    assert!(life.answers.exhausted().is_some(), "seed {seed}");
+    life.kill(&mut router);
     router.restart().unwrap();
     let what = format!("seed {seed}, at the end");
-    life.check(&router, &upstream, LIMIT, &what);
+    life.check(&router, &bills, &what);
     recomputed(&router, &what);
-    assert_eq!(life.counted_requests(&router), LIMIT, "seed {seed}");
-    println!("seed {seed}: {ended} tokens used up, {spent} requests answered in full");
+    println!("seed {seed}: {round} kills, {} tokens used up, {} requests", lives + 1, upstream.count());
 }
