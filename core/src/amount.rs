@@ -110,17 +110,34 @@ impl Unit {
 
 impl Shown {
     fn of(unit: Unit, amount: u64) -> Self {
-        let mut shown = Self { bytes: [0; LONGEST], start: LONGEST };
-        let mut whole = amount;
+        let (mut bytes, mut start) = ([0; LONGEST], LONGEST);
+        let mut places = bytes.iter_mut().rev();
+        let mut put = |byte| {
+            if let Some(place) = places.next() {
+                *place = byte;
+                start -= 1;
+            }
+        };
+        let (mut whole, mut nano) = (amount, 0);
         if unit == Unit::Usd {
-            whole = amount / NANO_PER_USD;
-            shown.fraction(amount % NANO_PER_USD);
+            (whole, nano) = (amount / NANO_PER_USD, amount % NANO_PER_USD);
+        }
+        if nano > 0 {
+            let mut digits = FRACTION_DIGITS;
+            while nano.is_multiple_of(10) {
+                (nano, digits) = (nano / 10, digits - 1);
+            }
+            for _ in 0..digits {
+                put(digit(nano));
+                nano /= 10;
+            }
+            put(b'.');
         }
         loop {
-            shown.before(whole % 10);
+            put(digit(whole));
             whole /= 10;
             if whole == 0 {
-                return shown;
+                break Self { bytes, start };
             }
         }
     }
@@ -129,32 +146,11 @@ impl Shown {
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
     }
+}
 
-    fn fraction(&mut self, mut nano: u64) {
-        if nano == 0 {
-            return;
-        }
-        let mut digits = FRACTION_DIGITS;
-        while nano.is_multiple_of(10) {
-            (nano, digits) = (nano / 10, digits - 1);
-        }
-        for _ in 0..digits {
-            self.before(nano % 10);
-            nano /= 10;
-        }
-        self.put(b'.');
-    }
-
-    fn before(&mut self, digit: u64) {
-        self.put(u8::try_from(digit).map_or(b'?', |digit| b'0' + digit));
-    }
-
-    fn put(&mut self, byte: u8) {
-        self.start = self.start.saturating_sub(1);
-        if let Some(place) = self.bytes.get_mut(self.start) {
-            *place = byte;
-        }
-    }
+/// The last digit of a number.
+fn digit(number: u64) -> u8 {
+    b'0' + u8::try_from(number % 10).unwrap_or_default()
 }
 
 impl fmt::Display for Shown {
