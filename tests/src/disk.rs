@@ -106,6 +106,11 @@ impl Disk {
         self.say("bad", fail)
     }
 
+    /// How many syncs have failed since they were to.
+    pub fn failed_syncs(&self) -> u64 {
+        std::fs::metadata(self.folder.path().join("bad")).map_or(0, |meta| meta.len())
+    }
+
     /// Refuses every change of the folder as a file system does that was mounted anew for reading only, or none.
     ///
     /// # Errors

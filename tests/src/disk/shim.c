@@ -1,5 +1,5 @@
 /* Stands between a process and its files: tells every change below LA_DISK_DIR to the tape LA_DISK_TAPE, in
- * order, lets syncs fail while the file LA_DISK_BAD exists and every change while LA_DISK_READONLY does, and
+ * order, lets syncs fail while the file LA_DISK_BAD exists, which grows by a byte each time, and every change while LA_DISK_READONLY does, and
  * gives the file LA_DISK_BOOT for the boot id.
  * What is on the tape: kind, length of path and of data (little endian), offset, path, data. */
 #define _GNU_SOURCE
@@ -138,7 +138,10 @@ int ftruncate(int fd, off_t len) { return resized(fd, len); }
 
 static int synced(int fd, int (*real)(int)) {
   const char *bad = getenv("LA_DISK_BAD");
-  if (bad && access(bad, F_OK) == 0) {
+  int failing = bad ? plain_open(bad, O_WRONLY | O_APPEND | O_CLOEXEC, 0) : -1;
+  if (failing >= 0) {
+    plain_write(failing, "!", 1);
+    close(failing);
     errno = EIO;
     return -1;
   }

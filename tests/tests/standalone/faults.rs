@@ -1,20 +1,26 @@
-//! Disks that are full, read-only or fail to sync under a real router: it refuses within a second, says so, is
-//! not corrupted, and serves again without a restart once the disk is well.
+//! Disks that are full, read-only or fail to sync under a real router with several clients: it refuses within a second,
+//! says so, is not corrupted, and serves again without a restart once the disk is well.
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use la_tests::caller::Call;
-use la_tests::cluster::{Client, eventually, la_router};
+use la_tests::caller::{Call, Caller};
+use la_tests::cluster::{Client, eventually, la_router, measure};
 use la_tests::disk::Disk;
 use la_tests::fakes::FakeUpstream;
 use la_tests::fakes::vendor::{self, Known};
 use la_tests::router::{Router, Setup};
 use tempfile::TempDir;
+use tokio::task::{JoinSet, block_in_place};
 
 const BODY: &str =
     r#"{"model":"claude-opus-5","max_tokens":16,"stream":false,"messages":[{"role":"user","content":"hi"}]}"#;
+
+/// Clients that ask at the same time.
+const CLIENTS: usize = 8;
 
 /// A file system of its own, of so many bytes. Gone when dropped.
 struct Small {
@@ -57,6 +63,40 @@ fn run(program: &str, args: &[&str], last: &Path) {
     assert!(output.status.success(), "{program} {args:?} needs root and a kernel that permits it: {said}");
 }
 
+/// Clients that ask without a pause. Gone when dropped.
+struct Load {
+    /// What each of them was answered last.
+    last: Arc<[AtomicU16; CLIENTS]>,
+    _clients: JoinSet<()>,
+}
+
+impl Load {
+    fn start(scene: &Scene) -> Self {
+        let last: Arc<[AtomicU16; CLIENTS]> = Arc::default();
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let (call, last) = (Call::message(&scene.token, BODY), Arc::clone(&last));
+            let address = scene.router.address();
+            clients.spawn(async move {
+                let mut caller = Caller::connect(address).await.unwrap();
+                while caller.write(&call.bytes()).await.is_ok() {
+                    let Ok(reply) = caller.reply(false).await else { return };
+                    last[number].store(reply.status, Ordering::SeqCst);
+                    if reply.header("connection").is_some_and(|value| value == "close") {
+                        caller = Caller::connect(address).await.unwrap();
+                    }
+                }
+            });
+        }
+        Self { last, _clients: clients }
+    }
+
+    /// Whether this was the last answer to every client.
+    fn all_got(&self, status: u16) -> bool {
+        self.last.iter().all(|last| last.load(Ordering::SeqCst) == status)
+    }
+}
+
 /// A router, its upstream, a token without a limit.
 struct Scene {
     upstream: FakeUpstream,
@@ -86,27 +126,25 @@ impl Scene {
         (answer.status, answer.body)
     }
 
-    /// Asks until it is refused, which must be after at most so many answers; then, within a second, readiness
-    /// must be off.
-    async fn refuses(&self, after: usize) {
-        let before = self.upstream.count();
-        loop {
-            match self.ask().await {
-                200 => {
-                    let more = self.upstream.count() - before;
-                    assert!(more <= after, "it still serves after {more} requests");
-                }
-                503 => break,
-                other => panic!("{other}"),
-            }
-        }
+    /// Within a second from when the disk is `broken`, under load, every client is refused and readiness is off.
+    async fn refuses_once(&self, broken: impl FnOnce()) {
+        let load = Load::start(self);
+        let is_on = || Ok(load.all_got(200).then_some(()));
+        block_in_place(|| eventually("every client to be served", Duration::from_secs(20), is_on)).unwrap();
+        let is_off = || Ok((load.all_got(503) && self.readiness().0 == 503).then_some(()));
+        let (refused, took) = block_in_place(|| {
+            broken();
+            let what = "every client to be refused and readiness to be off";
+            measure(|| eventually(what, Duration::from_secs(1), is_off))
+        });
+        refused.unwrap();
+        println!("every client was refused and readiness was off after {took:?}");
         let served = self.upstream.count();
-        let is_off = || Ok((self.readiness().0 == 503).then_some(()));
-        eventually("readiness to be off", Duration::from_secs(1), is_off).unwrap();
         assert!(self.readiness().1.contains("ledger cannot count use"), "{:?}", self.readiness());
         for _ in 0..20 {
             assert_eq!(self.ask().await, 503);
         }
+        assert!(load.all_got(503));
         assert_eq!(self.upstream.count(), served, "a refused request reached the vendor");
     }
 
@@ -140,9 +178,7 @@ async fn full_disk_refuses_within_a_second_and_recovers_with_its_space() {
     let small = Small::mount("16m");
     let scene = Scene::set(&[], Some(&small.path().join("data"))).await;
     for _ in 0..2 {
-        small.fill();
-        // The records of so many requests find room in the page that the journal has already.
-        scene.refuses(4_096 / 30).await;
+        scene.refuses_once(|| small.fill()).await;
         small.clear();
         scene.recovers().await;
     }
@@ -153,20 +189,23 @@ async fn full_disk_refuses_within_a_second_and_recovers_with_its_space() {
 async fn disk_that_turns_read_only_refuses_within_a_second() {
     let disk = Disk::new().unwrap();
     let scene = Scene::set(&disk.environment("{dir}/data"), None).await;
-    disk.read_only(true).unwrap();
-    scene.refuses(0).await;
+    scene.refuses_once(|| disk.read_only(true).unwrap()).await;
     disk.read_only(false).unwrap();
     scene.recovers().await;
     scene.ends_whole();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sync_that_fails_stops_granting() {
+async fn sync_that_fails_refuses_within_a_second() {
     let disk = Disk::new().unwrap();
     let scene = Scene::set(&disk.environment("{dir}/data"), None).await;
-    disk.fail_syncs(true).unwrap();
-    // What is granted already is durable and may be spent: the next grant is what fails.
-    scene.refuses(2 * 4_096).await;
+    // What is granted already is durable and may be spent: the disk shows that it is broken at the next sync.
+    let broken = || {
+        disk.fail_syncs(true).unwrap();
+        let failed = || Ok((disk.failed_syncs() > 0).then_some(()));
+        eventually("a sync to fail", Duration::from_secs(60), failed).unwrap();
+    };
+    scene.refuses_once(broken).await;
     disk.fail_syncs(false).unwrap();
     scene.recovers().await;
     scene.ends_whole();
