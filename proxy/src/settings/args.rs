@@ -126,7 +126,7 @@ pub struct LedgerArgs {
     /// [env: LEDGER] [default: embedded]
     #[arg(long, value_name = "KIND")]
     pub ledger: Option<String>,
-    /// File with the URL of the Redis or Valkey, redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], or rediss:// for
+    /// File with the URL of the Redis or Valkey, redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for
     /// TLS [env: REDIS_URL_FILE]
     #[arg(long, value_name = "FILE")]
     pub redis_url_file: Option<String>,
