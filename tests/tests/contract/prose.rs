@@ -37,10 +37,10 @@ fn links_between_documents_lead_somewhere() {
             let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = if path.is_empty() { here.clone() } else { here.parent().unwrap().join(path) };
             assert!(target.exists(), "{document} links to {link}");
-            assert!(
-                anchor.is_empty() || anchors(&text).contains(&anchor.to_owned()),
-                "{document} has no {link}"
-            );
+            if !anchor.is_empty() {
+                let there = std::fs::read_to_string(&target).unwrap();
+                assert!(anchors(&there).contains(&anchor.to_owned()), "{document} links to {link}");
+            }
         }
     }
 }
