@@ -122,6 +122,7 @@ fn log_keeps_within_its_bounds_and_what_is_left_counts_as_the_ledger() {
     let mode = |path: &Path| {
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions())
     };
+    ledger.close().unwrap();
     assert_eq!(mode(&folder) & 0o777, 0o700);
     for entry in std::fs::read_dir(&folder).unwrap() {
         assert_eq!(mode(&entry.unwrap().path()) & 0o777, 0o600);
