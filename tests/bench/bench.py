@@ -32,8 +32,8 @@ LIMITS = """limits:
     budgets:
       - {name: day, unit: Requests, limit: "1000000000", window: {calendar: {every: Day}}}
       - {name: month, unit: Tokens, limit: "1000000000000000", window: {calendar: {every: Month}}}
-      - {name: week, unit: USD, limit: "1000000000", window: {rolling: 168h}}
-      - {name: life, unit: USD, limit: "1000000000"}
+      - {name: week, unit: USD, limit: "9000000", window: {rolling: 168h}}
+      - {name: life, unit: USD, limit: "9000000"}
     rates: [{unit: Requests, limit: 1000000000, per: 1m}]"""
 
 
@@ -152,6 +152,8 @@ def latency_us(peer, body, seconds):
     environment = {**os.environ, "BENCH_BODY": body, "BENCH_TOKEN": peer.token}
     said = subprocess.run(["taskset", "-c", LOAD_CORE, *map(str, command)], stdout=subprocess.PIPE, text=True,
                           env=environment, check=True).stdout
+    if "Non-2xx" in said:
+        raise SystemExit(f"{peer.name}: {said}")
     number, unit = re.search(r"50%\s+([\d.]+)(us|ms)", said).groups()
     return float(number) * (1000 if unit == "ms" else 1)
 
