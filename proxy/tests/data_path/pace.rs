@@ -61,7 +61,7 @@ fn request_ns(vendor: &Vendor, limits: LimitsSpec) -> u64 {
 
 #[test]
 #[ignore = "a measurement, not a proof"]
-fn four_budgets_and_a_rate_cost_a_twentieth_of_a_request() {
+fn four_budgets_and_a_rate_cost_a_few_microseconds() {
     let vendor = Vendor::start();
     let limits: LimitsSpec = serde_json::from_str(
         r#"{"budgets":[{"name":"all","unit":"Requests","limit":"1000000000"},
