@@ -130,6 +130,15 @@ impl Caller {
         Ok(Self { stream, unread: Vec::new() })
     }
 
+    /// Connects anew where `reply` was the last on this connection. Whether it can go on.
+    pub async fn go_on(&mut self, reply: &Reply, address: SocketAddr) -> bool {
+        if !reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+            return true;
+        }
+        let again = Self::connect(address).await;
+        again.map(|again| *self = again).is_ok()
+    }
+
     /// Sends bytes, whatever they are.
     ///
     /// # Errors

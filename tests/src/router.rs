@@ -20,6 +20,34 @@ pub const API_KEY: &str = "sk-ant-api03-canary-key";
 /// How long a router may take to be ready; generous, because tests share their machine.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// A gateway before one vendor with an API key. What else there is to say of the vendor stands at MORE.
+const TEAM: &str = r#"
+apiVersion: router.link-assistant.dev/v1alpha1
+kind: RouterProxy
+metadata: {name: gateway, namespace: team}
+spec: {routes: [{candidates: [{provider: vendor}]}]}
+---
+apiVersion: router.link-assistant.dev/v1alpha1
+kind: UpstreamProvider
+metadata: {name: vendor, namespace: team}
+spec:
+  backend: {anthropic: {baseURL: BASE_URL, accounts: [{name: main, credential: {apiKey: {secretRef: {name: login}}}}]}}
+  MORE
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: login, namespace: team}
+stringData: {apiKey: sk-ant-api03-canary-key}
+"#;
+
+/// A token of that gateway.
+const AGENT: &str = r#"
+apiVersion: router.link-assistant.dev/v1alpha1
+kind: RouterToken
+metadata: {name: agent, namespace: team}
+spec: {proxyRef: {name: gateway}, secretName: agent-token}
+"#;
+
 /// How a router is to be started.
 pub struct Setup {
     data_dir: Option<PathBuf>,
@@ -50,6 +78,19 @@ impl Setup {
         let named = files.iter().map(|(name, text)| (format!("manifests/{name}"), (*text).to_owned()));
         Self { data_dir: None, args: Vec::new(), environment: Vec::new(), files: named.collect() }
             .arg("--manifests", "{dir}/manifests")
+    }
+
+    /// From manifests of a gateway `gateway` before the vendor at `base_url`, of which `more` is one more line of
+    /// its `spec`. All is in the namespace `team`, and there is no token so far.
+    pub fn team(base_url: &str, more: &str) -> Self {
+        let manifests = TEAM.replace("BASE_URL", base_url).replace("MORE", more);
+        Self::manifests(&[("all.yaml", &manifests)]).arg("--tokens-dir", "{dir}/tokens")
+    }
+
+    /// The same with a RouterToken `agent` without limits.
+    #[must_use]
+    pub fn agent(self) -> Self {
+        self.file("manifests/agent.yaml", AGENT)
     }
 
     /// From a folder `snapshot` with the files of a snapshot, by name, as in a cluster.
@@ -132,6 +173,15 @@ impl Router {
     /// The folder of everything that belongs to it, which is removed with it.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// The text that was minted for the RouterToken `team/name`.
+    ///
+    /// # Errors
+    /// When there is none so far.
+    pub fn team_token(&self, name: &str) -> std::io::Result<String> {
+        let text = std::fs::read_to_string(self.directory().join(format!("tokens/team/{name}/token")))?;
+        Ok(text.trim().to_owned())
     }
 
     /// Its data folder.

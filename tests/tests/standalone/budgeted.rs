@@ -24,24 +24,6 @@ const WHOLE: Amounts = Amounts { requests: 1, tokens: 25 + 42, nano_usd: 25 * PE
 /// How many times what a token is to be spent by it may use of the other units.
 const AMPLE: u64 = 10;
 
-const MANIFESTS: &str = r#"
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: RouterProxy
-metadata: {name: gateway, namespace: team}
-spec: {routes: [{candidates: [{provider: vendor}]}]}
----
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: UpstreamProvider
-metadata: {name: vendor, namespace: team}
-spec:
-  backend: {anthropic: {baseURL: BASE_URL, accounts: [{name: main, credential: {apiKey: {secretRef: {name: login}}}}]}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: login, namespace: team}
-stringData: {apiKey: sk-ant-api03-canary-key}
-"#;
-
 const TOKEN: &str = r#"
 apiVersion: router.link-assistant.dev/v1alpha1
 kind: RouterToken
@@ -51,8 +33,7 @@ spec: {proxyRef: {name: gateway}, secretName: NAME-token, limits: BUDGETS}
 
 /// A router in front of one vendor, without a token so far.
 pub(super) fn setup(base_url: &str) -> Setup {
-    let manifests = MANIFESTS.replace("BASE_URL", base_url);
-    Setup::manifests(&[("all.yaml", &manifests)]).arg("--tokens-dir", "{dir}/tokens")
+    Setup::team(base_url, "")
 }
 
 /// The limits of a token that may use so many whole answers' worth of one unit, and ample of the others.
@@ -67,13 +48,12 @@ pub(super) fn add_token(router: &Router, name: &str, limits: &Amounts) -> String
     let budgets = json!({"budgets": Unit::ALL.map(budget)}).to_string();
     let manifest = TOKEN.replace("NAME", name).replace("BUDGETS", &budgets);
     std::fs::write(router.directory().join(format!("manifests/{name}.yaml")), manifest).unwrap();
-    let file = router.directory().join(format!("tokens/team/{name}/token"));
     eventually("the token to be served", Duration::from_secs(20), || {
-        let Ok(text) = std::fs::read_to_string(&file) else { return Ok(None) };
+        let Ok(text) = router.team_token(name) else { return Ok(None) };
         let (_, report) = router.ask_admin("GET", "/status", "")?;
         // Minted in one reading of the folder, served by the next.
         let is_served = report["liveTokens"].as_u64().is_some_and(|live| live >= tokens(router));
-        Ok(is_served.then(|| text.trim().to_owned()))
+        Ok(is_served.then_some(text))
     })
     .unwrap()
 }

@@ -9,41 +9,16 @@ use la_tests::fakes::vendor::{self, Known};
 use la_tests::router::{Router, Setup};
 use serde_json::Value;
 
-const MANIFESTS: &str = r#"
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: RouterProxy
-metadata: {name: gateway, namespace: team}
-spec: {routes: [{candidates: [{provider: vendor}]}]}
----
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: UpstreamProvider
-metadata: {name: vendor, namespace: team}
-spec:
-  backend: {anthropic: {baseURL: BASE_URL, accounts: [{name: main, credential: {apiKey: {secretRef: {name: login}}}}]}}
-  timeouts: {firstByte: 500ms, idle: 500ms, total: 20s}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: login, namespace: team}
-stringData: {apiKey: sk-ant-api03-canary-key}
----
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: RouterToken
-metadata: {name: agent, namespace: team}
-spec: {proxyRef: {name: gateway}, secretName: agent-token}
-"#;
-
 fn body(model: &str) -> String {
     format!(r#"{{"model":"{model}","max_tokens":5,"stream":true,"messages":[]}}"#)
 }
 
 /// A router with short times, and its token.
 fn impatient(upstream: &FakeUpstream) -> (Router, String) {
-    let manifests = MANIFESTS.replace("BASE_URL", &upstream.base_url());
-    let setup = Setup::manifests(&[("all.yaml", &manifests)]).arg("--tokens-dir", "{dir}/tokens");
-    let router = setup.start().unwrap();
-    let token = std::fs::read_to_string(router.directory().join("tokens/team/agent/token")).unwrap();
-    (router, token.trim().to_owned())
+    let timeouts = "timeouts: {firstByte: 500ms, idle: 500ms, total: 20s}";
+    let router = Setup::team(&upstream.base_url(), timeouts).agent().start().unwrap();
+    let token = router.team_token("agent").unwrap();
+    (router, token)
 }
 
 /// Waits until the ledger has so many requests, and none open.

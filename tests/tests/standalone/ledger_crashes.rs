@@ -61,11 +61,8 @@ async fn ask_on(router: std::net::SocketAddr, call: Call, answers: Arc<Answers>)
                 return;
             }
         }
-        if reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
-            match Caller::connect(router).await {
-                Ok(again) => caller = again,
-                Err(_) => return,
-            }
+        if !caller.go_on(&reply, router).await {
+            return;
         }
     }
 }

@@ -92,38 +92,13 @@ async fn login_that_is_not_there_is_a_bad_gateway_that_names_the_account() {
     assert_eq!(upstream.bytes(), 0);
 }
 
-const MANIFESTS: &str = r#"
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: RouterProxy
-metadata: {name: gateway, namespace: team}
-spec: {routes: [{candidates: [{provider: vendor}]}]}
----
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: UpstreamProvider
-metadata: {name: vendor, namespace: team}
-spec:
-  backend: {anthropic: {baseURL: BASE_URL, accounts: [{name: main, credential: {apiKey: {secretRef: {name: login}}}}]}}
-  timeouts: {firstByte: 300ms}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: login, namespace: team}
-stringData: {apiKey: sk-ant-api03-canary-key}
----
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: RouterToken
-metadata: {name: agent, namespace: team}
-spec: {proxyRef: {name: gateway}, secretName: agent-token}
-"#;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_vendor_is_a_gateway_timeout() {
     let upstream = FakeUpstream::start(always(Answer::none(Break::Stall))).await.unwrap();
-    let manifests = MANIFESTS.replace("BASE_URL", &upstream.base_url());
-    let setup = Setup::manifests(&[("all.yaml", &manifests)]).arg("--tokens-dir", "{dir}/tokens");
+    let setup = Setup::team(&upstream.base_url(), "timeouts: {firstByte: 300ms}").agent();
     let router = setup.start().unwrap();
-    let token = std::fs::read_to_string(router.directory().join("tokens/team/agent/token")).unwrap();
-    let reply = Call::message(token.trim(), BODY).send(router.address()).await.unwrap();
+    let token = router.team_token("agent").unwrap();
+    let reply = Call::message(&token, BODY).send(router.address()).await.unwrap();
     assert_eq!(refusal(&reply, "silent"), (504, "timeout_error".to_owned()));
     assert_eq!(upstream.count(), 1);
 }
