@@ -1,6 +1,6 @@
 //! What the lock guards: the book, the open journal segment, and what waits for the keeper.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -189,11 +189,13 @@ impl State {
 
     /// Raises counts to those of `owners`.
     pub(super) fn raise_to(&mut self, owners: &[SavedOwner], now_ms: u64) {
+        let known = self.book.saved().map(|known| (known.subject.clone(), known));
+        let mut known: HashMap<Subject, SavedOwner> = known.collect();
         for owner in owners {
-            let known = self.book.saved().find(|known| known.subject == owner.subject);
-            let mut raised = known.unwrap_or_else(|| SavedOwner::new(owner.subject.clone()));
+            let subject = &owner.subject;
+            let raised = known.entry(subject.clone()).or_insert_with(|| SavedOwner::new(subject.clone()));
             raised.raise_to(owner);
-            self.book.restore(&raised);
+            self.book.restore(raised);
         }
         self.book.see(&owners.iter().map(|owner| owner.subject.clone()).collect(), now_ms);
         self.entries += 1;
