@@ -112,7 +112,7 @@ async fn serve(
     worker.buffers.give(outgoing);
     let answered = answered.inspect_err(|refusal| {
         let (outcome, seen) = (settle::outcome_of(refusal), &Observed::default());
-        let status = refuse::answer(refusal, line.id).status().as_u16();
+        let status = refuse::status(refusal).as_u16();
         let (account, prices) = (&chosen.account, &provider.prices);
         let ended = Ended { outcome, status, seen, account, prices, line };
         let settlement = admitted.settle(&ended);

@@ -197,6 +197,11 @@ pub fn answer(refusal: &Refusal, id: RequestId) -> Response<Bytes> {
     response
 }
 
+/// The status of that answer.
+pub fn status(refusal: &Refusal) -> StatusCode {
+    class(refusal).0
+}
+
 /// The refusal that ends a request before its answer has begun.
 pub fn ended(end: End, provider: &str, what: &'static str) -> Refusal {
     match end {

@@ -78,8 +78,7 @@ pub(crate) fn condition(exhausted: &[String]) -> Wanted {
 
 /// Namespace and name of the RouterBudget whose subject this is; nothing for a token's.
 pub(crate) fn pool_name(subject: &Subject) -> Option<(&str, &str)> {
-    let (_proxy, rest) = subject.as_str().strip_prefix("pool:")?.split_once('/')?;
-    rest.split_once('/')
+    subject.pool()?.split_once('/')
 }
 
 fn is_exhausted(budget: &BudgetUse) -> bool {
