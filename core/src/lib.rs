@@ -4,6 +4,7 @@
 //! shared by the proxy, the operator and the compilation of Kubernetes kinds.
 #![warn(missing_docs)]
 
+pub mod account;
 pub mod amount;
 pub mod budget;
 pub mod credential;
