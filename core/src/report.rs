@@ -68,8 +68,41 @@ pub struct AccountReport {
     pub name: String,
     /// Whether it can serve.
     pub state: AccountState,
-    /// Why it cannot, without any part of the credential.
+    /// Why it cannot, or what endangers it, without any part of the credential.
     #[serde(default)]
+    pub message: String,
+    /// Until when it rests, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+    /// When its credential stops working, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_expires_at: Option<i64>,
+    /// When its credential was renewed last by this process, in Unix seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refresh_time: Option<i64>,
+    /// The fingerprint of the credential that the vendor answered 401 to, while it is the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// How much of the window of five hours is used, in permille.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub five_hour_permille: Option<u32>,
+    /// How much of the window of seven days is used, in permille.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seven_day_permille: Option<u32>,
+    /// Models and families of models that it does not serve for now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resting: Vec<RestReport>,
+}
+
+/// A model, or a family of models, that an account does not serve for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestReport {
+    /// Which.
+    pub model: String,
+    /// Until when, in Unix seconds.
+    pub until: i64,
+    /// Why.
     pub message: String,
 }
 
@@ -78,6 +111,14 @@ pub struct AccountReport {
 pub enum AccountState {
     /// It can.
     Ready,
+    /// It rests, because the vendor asked for it or failed too often.
+    Cooling,
+    /// Its owner has taken it out of service.
+    Disabled,
+    /// Its credential cannot serve, and a new one has been asked for.
+    Renewing,
+    /// Its credential cannot serve, and the vendor gives no new one until somebody logs in.
+    LoginRequired,
     /// Its credential is missing or unreadable.
     Missing,
     /// Its credential has passed its end.
@@ -127,6 +168,25 @@ pub struct BudgetUse {
     /// The highest of the owner's thresholds that is reached, in percent of the limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<u8>,
+}
+
+impl AccountReport {
+    /// An account in a state, of which nothing else is known.
+    pub fn new(provider: &str, name: &str, state: AccountState, message: String) -> Self {
+        Self {
+            provider: provider.to_owned(),
+            name: name.to_owned(),
+            state,
+            message,
+            until: None,
+            credential_expires_at: None,
+            last_refresh_time: None,
+            refused: None,
+            five_hour_permille: None,
+            seven_day_permille: None,
+            resting: Vec::new(),
+        }
+    }
 }
 
 impl BudgetUse {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::account::choice::Strategy;
+use crate::account::health::Policy;
 use crate::budget::{BudgetSpec, LimitsSpec};
 use crate::id::{Subject, TokenId};
 use crate::price::Override;
@@ -54,6 +56,9 @@ pub struct Snapshot {
     pub providers: Vec<Provider>,
     /// First match wins.
     pub routes: Vec<Route>,
+    /// After how long without a byte for a client a comment is written into its stream, in milliseconds;
+    /// never when it is not given.
+    pub keep_alive_ms: Option<u64>,
 }
 
 /// One RouterToken: who it is, which texts of it live, what it may use, and how that is said (`L`).
@@ -75,6 +80,12 @@ pub struct TokenRecord<L = Arc<LimitsSpec>> {
     /// The pools that cover it too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<Subject>,
+    /// Which providers may serve it; all when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+    /// The only account that may serve it, by its name in whichever provider serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// At which percentages of a budget to tell its owner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub thresholds: Vec<u8>,
@@ -118,6 +129,9 @@ pub struct Provider {
     pub backend: Backend,
     /// How long each phase of a request may take.
     pub timeouts: Timeouts,
+    /// When its accounts rest, and for how long.
+    #[serde(default)]
+    pub health: Policy,
     /// Prices and limits of models that differ from the built-in table, or are not in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pricing: Vec<Override>,
@@ -131,8 +145,11 @@ pub enum Backend {
     Anthropic {
         /// Scheme, host, optional port and path prefix, without a trailing slash.
         base_url: String,
-        /// Tried in this order; the first with a usable credential serves.
+        /// Who pays.
         accounts: Vec<Account>,
+        /// How a new session gets its account.
+        #[serde(default)]
+        selection: Strategy,
     },
 }
 
@@ -144,6 +161,21 @@ pub struct Account {
     pub name: String,
     /// Where its credential is.
     pub credential: CredentialSource,
+    /// Lower goes first, where the provider's selection looks at it.
+    #[serde(default)]
+    pub priority: u32,
+    /// How much of the load it takes beside others; at least 1.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// Most requests that it serves at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
+    /// Whether its owner has taken it out of service.
+    #[serde(default)]
+    pub disabled: bool,
+    /// Whether whoever wrote the snapshot renews its credential before it ends, and when the vendor refuses it.
+    #[serde(default)]
+    pub renewable: bool,
 }
 
 /// Where an account's credential is.
@@ -179,8 +211,89 @@ pub struct Timeouts {
 pub struct Route {
     /// Globs (`*`, `?`, `[…]`, `{a,b}`) of model ids; empty matches every model.
     pub models: Vec<String>,
+    /// Who serves them, at least one.
+    pub candidates: Vec<Candidate>,
+    /// How often and how long another account is tried.
+    #[serde(default)]
+    pub retry: Retry,
+    /// How long a session without requests keeps its account, in seconds; 0 keeps none.
+    #[serde(default = "default_affinity_seconds")]
+    pub affinity_seconds: u64,
+}
+
+/// Who serves a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Candidate {
     /// The provider's name.
     pub provider: String,
+    /// Lower goes first; the next is tried when none of the accounts before it can serve.
+    #[serde(default)]
+    pub priority: u32,
+    /// What the model is called there; as the client calls it when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// How often and how long another account is tried before a client gets the first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retry {
+    /// Most attempts, the first included; at least 1.
+    pub attempts: u32,
+    /// Longest time that the start of a stream is held back to see whether it fails, in milliseconds.
+    pub hold_ms: u64,
+}
+
+/// How long a session keeps its account unless the route says otherwise: longer than the longest lifetime of
+/// a prompt cache, which is one hour (Anthropic's documentation, August 2026).
+pub const AFFINITY_SECONDS: u64 = 65 * 60;
+
+fn default_affinity_seconds() -> u64 {
+    AFFINITY_SECONDS
+}
+
+fn default_weight() -> u32 {
+    1
+}
+
+impl Default for Retry {
+    /// Four attempts, 5 s.
+    fn default() -> Self {
+        Self { attempts: 4, hold_ms: 5_000 }
+    }
+}
+
+impl Provider {
+    /// A provider that speaks the Anthropic Messages API, with everything else as it is by default.
+    pub fn anthropic(name: &str, base_url: &str, accounts: Vec<Account>) -> Self {
+        let (base_url, selection) = (base_url.to_owned(), Strategy::default());
+        Self {
+            name: name.to_owned(),
+            backend: Backend::Anthropic { base_url, accounts, selection },
+            timeouts: Timeouts::default(),
+            health: Policy::default(),
+            pricing: Vec::new(),
+        }
+    }
+}
+
+impl Account {
+    /// An account with no wishes.
+    pub fn new(name: &str, credential: CredentialSource) -> Self {
+        let name = name.to_owned();
+        let (priority, weight, max_concurrency) = (0, default_weight(), None);
+        Self { name, credential, priority, weight, max_concurrency, disabled: false, renewable: false }
+    }
+}
+
+impl Route {
+    /// A route of `models` to one provider, with everything else as it is by default.
+    pub fn to(provider: &str, models: Vec<String>) -> Self {
+        let candidate = Candidate { provider: provider.to_owned(), priority: 0, model: None };
+        let (candidates, retry) = (vec![candidate], Retry::default());
+        Self { models, candidates, retry, affinity_seconds: AFFINITY_SECONDS }
+    }
 }
 
 impl Default for Timeouts {
@@ -206,6 +319,7 @@ impl Snapshot {
             pools: Vec::new(),
             providers: Vec::new(),
             routes: Vec::new(),
+            keep_alive_ms: None,
         }
     }
 
@@ -228,6 +342,21 @@ impl Snapshot {
 }
 
 impl TokenRecord {
+    /// A token that is not suspended, in no pool, with every provider and account open to it.
+    pub fn new(subject: Subject, ids: Vec<IssuedId>, limits: Arc<LimitsSpec>) -> Self {
+        Self {
+            subject,
+            label: String::new(),
+            ids,
+            suspended: false,
+            limits,
+            pools: Vec::new(),
+            providers: Vec::new(),
+            account: None,
+            thresholds: Vec::new(),
+        }
+    }
+
     /// Whether any of its texts is valid at `now` (Unix seconds).
     pub fn is_live(&self, now: i64) -> bool {
         self.ids.iter().any(|issued| !issued.revoked && issued.not_before <= now && now < issued.not_after)

@@ -69,6 +69,8 @@ pub mod reason {
     pub const PARTLY_AVAILABLE: &str = "PartlyAvailable";
     /// No account can serve.
     pub const NO_USABLE_ACCOUNT: &str = "NoUsableAccount";
+    /// A login cannot be renewed any more; somebody has to log in again.
+    pub const LOGIN_REQUIRED: &str = "LoginRequired";
     /// The vendor answered 401 to an account's credential.
     pub const ACCOUNT_AUTH_FAILED: &str = "AccountAuthFailed";
     /// The spec makes sense.

@@ -2,6 +2,7 @@
 #![expect(unreachable_pub, reason = "the derived schema repeats each `pub struct` inside a function")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -94,6 +95,10 @@ pub struct RouterProxySpec {
     #[x_kube(validation = Rule::new(SAME_LEDGER_RULE).message("ledger cannot be changed; delete the RouterProxy and create another"))]
     pub ledger: LedgerSpec,
 
+    /// How streams are kept open.
+    #[serde(default, skip_serializing_if = "Streams::is_empty")]
+    pub streams: Streams,
+
     /// How a pod ends.
     #[serde(default)]
     pub shutdown: Shutdown,
@@ -106,6 +111,22 @@ pub struct RouterProxySpec {
     #[serde(default)]
     pub observability: Observability,
 }
+
+/// How streams are kept open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Streams {
+    /// After how long without a byte a comment is written into a stream, for front ends that cut quiet
+    /// connections: `1s` to `10m`; never when left out. It stops when the vendor has been silent for as long
+    /// as the provider's timeouts allow. After the first comment a refusal is an error event in the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('10m')").message(KEEP_ALIVE_MESSAGE))]
+    pub keep_alive: Option<String>,
+}
+
+pub(crate) const KEEP_ALIVE_MESSAGE: &str = "must be 1s to 10m";
 
 pub(crate) const REPLICAS_MESSAGE: &str =
     "an embedded or memory ledger belongs to one replica; set ledger.redis, or replicas to 0 or 1";
@@ -172,17 +193,61 @@ pub enum NamespacesFrom {
 }
 
 /// Which provider serves which models.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
 pub struct Route {
     /// Which requests take this route; every request when left out.
     #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
     pub matching: Option<RouteMatch>,
 
-    /// Who serves them; exactly one.
-    #[schemars(length(min = 1, max = 1))]
+    /// Who serves them, 1 to 8, each provider once.
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["provider".to_owned()]))]
     pub candidates: Vec<Candidate>,
+
+    /// How often and how long another account is tried, before a client has got the first byte.
+    #[serde(default)]
+    pub retry: Retry,
+
+    /// How sessions keep their account.
+    #[serde(default)]
+    pub affinity: Affinity,
 }
+
+/// How often and how long another account is tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Retry {
+    /// Most attempts, the first included: 1 to 16. An attempt that the vendor may bill is charged.
+    #[serde(default = "default_attempts")]
+    #[schemars(range(min = 1, max = 16))]
+    pub attempts: i32,
+
+    /// How long the start of a stream is held back to see whether it fails: `0s` to `60s`.
+    #[serde(default = "default_hold")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('60s')").message(HOLD_MESSAGE))]
+    pub hold: String,
+}
+
+pub(crate) const HOLD_MESSAGE: &str = "must be at most 60s";
+
+/// How sessions keep their account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"))]
+pub struct Affinity {
+    /// For how long without a request: `0s` (not at all) to `24h`. Shorter than the lifetime of the vendor's
+    /// prompt caches (one hour at most), it makes sessions pay for their caches again.
+    #[serde(default = "default_affinity")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message(AFFINITY_MESSAGE))]
+    pub ttl: String,
+}
+
+pub(crate) const AFFINITY_MESSAGE: &str = "must be at most 24h";
 
 /// Which requests take a route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -200,6 +265,16 @@ pub struct Candidate {
     /// The name of an UpstreamProvider in this namespace.
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME))]
     pub provider: String,
+
+    /// Lower goes first: 0 to 1000. Candidates behind it serve while no account before them can.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub priority: i32,
+
+    /// What the model is called there; as the client calls it when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = schema::MODEL))]
+    pub model: Option<String>,
 }
 
 /// Where use is counted, and what happens while it cannot be.
@@ -392,12 +467,43 @@ fn default_storage_size() -> String {
     "1Gi".to_owned()
 }
 
+fn default_attempts() -> i32 {
+    la_core::snapshot::Retry::default().attempts.cast_signed()
+}
+
+fn default_hold() -> String {
+    la_core::duration::format(Duration::from_millis(la_core::snapshot::Retry::default().hold_ms))
+}
+
+fn default_affinity() -> String {
+    la_core::duration::format(Duration::from_secs(la_core::snapshot::AFFINITY_SECONDS))
+}
+
 fn default_drain() -> String {
     "30s".to_owned()
 }
 
 fn default_request_log() -> bool {
     true
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: default_attempts(), hold: default_hold() }
+    }
+}
+
+impl Default for Affinity {
+    fn default() -> Self {
+        Self { ttl: default_affinity() }
+    }
+}
+
+impl Streams {
+    /// Whether nothing is done.
+    pub fn is_empty(&self) -> bool {
+        self.keep_alive.is_none()
+    }
 }
 
 impl Default for Ledger {

@@ -131,6 +131,17 @@ pub struct RouterTokenSpec {
     #[serde(default)]
     pub suspend: bool,
 
+    /// Which providers may serve it, at most 16; all when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME)))]
+    pub providers: Vec<String>,
+
+    /// The only account that may serve it, by its name in the provider. While it cannot, requests are refused
+    /// instead of served by another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::LABEL_NAME))]
+    pub account: Option<String>,
+
     /// What the token may use. Each part that is left out is taken from the `tokens.defaults` of the proxy.
     #[serde(default, skip_serializing_if = "limits::is_empty")]
     #[schemars(schema_with = "limits::limits")]

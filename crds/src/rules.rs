@@ -15,13 +15,17 @@ use regex_lite::Regex;
 use crate::limits::{MOST_THRESHOLDS, THRESHOLDS_MESSAGE};
 use crate::names::{PROXY_NAME_MAX_CHARACTERS, RESERVED_METADATA_PREFIXES};
 use crate::router_proxy::{
-    ALLOW_MESSAGE, AllowedNamespaces, LAST_ROUTE_MESSAGE, NamespacesFrom, OnUnavailable, REPLICAS_MESSAGE,
-    TokenAdmission,
+    AFFINITY_MESSAGE, ALLOW_MESSAGE, AllowedNamespaces, HOLD_MESSAGE, KEEP_ALIVE_MESSAGE, LAST_ROUTE_MESSAGE,
+    NamespacesFrom, OnUnavailable, REPLICAS_MESSAGE, TokenAdmission,
 };
 use crate::selector::{LabelSelector, SelectorOperator};
-use crate::upstream_provider::{BASE_URL_MESSAGE, BASE_URL_PATTERN, Backend};
+use crate::upstream_provider::{
+    BASE_URL_MESSAGE, BASE_URL_PATTERN, BEFORE_MESSAGE, Backend, COOLDOWN_MESSAGE, FIRST_COOLDOWN_MESSAGE,
+    Health, LONGEST_COOLDOWN_MESSAGE, REFRESH_BEFORE_MESSAGE, Refresh, RefreshMode,
+};
 use crate::{RouterBudgetSpec, RouterProxySpec, RouterTokenSpec, UpstreamProviderSpec, ceilings};
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -119,11 +123,36 @@ pub(crate) fn upstream_provider(spec: &UpstreamProviderSpec) -> Vec<Broken> {
     ] {
         within(&mut broken, &format!("spec.timeouts.{name}"), text, bounds);
     }
+    broken.extend(health(&spec.health));
+    broken.extend(refresh(&backend.refresh));
     let wrong = price::Book::with(&spec.pricing.overrides).err().unwrap_or_default();
     broken.extend(wrong.into_iter().map(|wrong| {
         let field = format!("spec.pricing.overrides[{}].{}", wrong.index, wrong.field);
         Broken::new(field, format!("{:?} {}; {}", wrong.value, wrong.fault, wrong.remedy))
     }));
+    broken
+}
+
+fn health(health: &Health) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    let longest = (SECOND, 30 * DAY, LONGEST_COOLDOWN_MESSAGE);
+    let max = within(&mut broken, "spec.health.maxCooldown", &health.max_cooldown, longest);
+    let first = (SECOND, HOUR, FIRST_COOLDOWN_MESSAGE);
+    let cooldown = within(&mut broken, "spec.health.cooldown", &health.cooldown, first);
+    if cooldown.zip(max).is_some_and(|(first, longest)| first > longest) {
+        broken.push(Broken::new("spec.health.cooldown", COOLDOWN_MESSAGE));
+    }
+    broken
+}
+
+fn refresh(refresh: &Refresh) -> Vec<Broken> {
+    let (mut broken, field) = (Vec::new(), "spec.backend.anthropic.refresh.before");
+    if let Some(before) = &refresh.before {
+        within(&mut broken, field, before, (MINUTE, DAY, REFRESH_BEFORE_MESSAGE));
+        if refresh.mode != RefreshMode::Operator {
+            broken.push(Broken::new(field, BEFORE_MESSAGE));
+        }
+    }
     broken
 }
 
@@ -148,6 +177,9 @@ pub(crate) fn router_proxy(name: &str, spec: &RouterProxySpec) -> Vec<Broken> {
         &spec.shutdown.drain,
         (Duration::ZERO, HOUR, "must be at most 1h"),
     );
+    if let Some(every) = &spec.streams.keep_alive {
+        within(&mut broken, "spec.streams.keepAlive", every, (SECOND, 10 * MINUTE, KEEP_ALIVE_MESSAGE));
+    }
     broken.extend(namespaces(&spec.tokens.allowed_namespaces));
     broken.extend(token_limits(&spec.tokens));
     broken.extend(routes(spec));
@@ -202,9 +234,25 @@ fn routes(spec: &RouterProxySpec) -> Vec<Broken> {
         if route.matching.is_none() && at < last {
             broken.push(Broken::new(format!("spec.routes[{at}]"), LAST_ROUTE_MESSAGE));
         }
-        if route.candidates.len() != 1 {
-            broken.push(Broken::new(format!("spec.routes[{at}].candidates"), "must have exactly 1"));
+        let field = |part: &str| format!("spec.routes[{at}].{part}");
+        if route.candidates.is_empty() {
+            broken.push(Broken::new(field("candidates"), "must have at least 1"));
         }
+        let mut providers = BTreeSet::new();
+        for (nth, candidate) in route.candidates.iter().enumerate() {
+            if !providers.insert(&candidate.provider) {
+                let message = format!("{:?} is used twice", candidate.provider);
+                broken.push(Broken::new(field(&format!("candidates[{nth}].provider")), message));
+            }
+        }
+        let hold = (Duration::ZERO, MINUTE, HOLD_MESSAGE);
+        within(&mut broken, &field("retry.hold"), &route.retry.hold, hold);
+        within(
+            &mut broken,
+            &field("affinity.ttl"),
+            &route.affinity.ttl,
+            (Duration::ZERO, DAY, AFFINITY_MESSAGE),
+        );
         let models = route.matching.iter().flat_map(|matching| &matching.models).enumerate();
         for (place, model) in models {
             if let Err(error) = Glob::new(model) {

@@ -22,6 +22,9 @@ pub(crate) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 /// A glob over model ids.
 pub(crate) const MODEL_GLOB: &str = "^[-A-Za-z0-9._:@/*?{},!\\[\\]]+$";
 
+/// A model id.
+pub(crate) const MODEL: &str = "^[-A-Za-z0-9._:@/]+$";
+
 /// A positive Kubernetes quantity without fraction or sign.
 pub(crate) const SIZE: &str = "^[1-9][0-9]*(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$";
 
@@ -49,6 +52,7 @@ pub(crate) fn explain(pattern: &str) -> String {
         }
         SECRET_KEY => "must consist of letters, digits, `-`, `_` and `.`",
         MODEL_GLOB => "must consist of what model ids have, and `*`, `?`, `[…]`, `{a,b}`",
+        MODEL => "must consist of letters, digits, `-`, `.`, `_`, `:`, `@` and `/`",
         SIZE => "must be a size such as `1Gi`, without fraction or sign",
         QUANTITY => "must be a quantity such as `500m` or `128Mi`",
         IMAGE => "must be an image reference",

@@ -4,6 +4,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube_derive::{CustomResource, KubeSchema};
+use la_core::account::health::Policy;
 use la_core::price::Override;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -55,10 +56,51 @@ pub struct UpstreamProviderSpec {
     #[serde(default)]
     pub timeouts: Timeouts,
 
+    /// When an account rests, and for how long.
+    #[serde(default)]
+    pub health: Health,
+
     /// What models cost.
     #[serde(default, skip_serializing_if = "Pricing::is_empty")]
     pub pricing: Pricing,
 }
+
+/// When an account rests, where the vendor does not say itself until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("duration(self.cooldown) <= duration(self.maxCooldown)").message(COOLDOWN_MESSAGE).field_path(".cooldown")
+)]
+pub struct Health {
+    /// After how many failures in a row: 1 to 100. A rate limit, an overload and a refused credential count at
+    /// once, each for what it is about; a client's own mistake never counts.
+    #[serde(default = "default_consecutive_failures")]
+    #[schemars(range(min = 1, max = 100))]
+    pub consecutive_failures: i32,
+
+    /// The first rest: `1s` to `1h`. Doubles with every failure after one.
+    #[serde(default = "default_cooldown")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')").message(FIRST_COOLDOWN_MESSAGE))]
+    pub cooldown: String,
+
+    /// The longest rest, whatever the vendor says: `1s` to `720h`.
+    #[serde(default = "default_max_cooldown")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('720h')").message(LONGEST_COOLDOWN_MESSAGE))]
+    pub max_cooldown: String,
+
+    /// Whether an account rests for as long as the vendor's `retry-after` asks.
+    #[serde(default = "default_true")]
+    pub honour_retry_after: bool,
+}
+
+pub(crate) const COOLDOWN_MESSAGE: &str = "must not be longer than maxCooldown";
+
+pub(crate) const FIRST_COOLDOWN_MESSAGE: &str = "must be 1s to 1h";
+
+pub(crate) const LONGEST_COOLDOWN_MESSAGE: &str = "must be 1s to 720h";
 
 /// What models cost, where it is not what the built-in table says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -91,10 +133,96 @@ pub struct AnthropicBackend {
     #[x_kube(validation = Rule::new(BASE_URL_RULE).message(BASE_URL_MESSAGE))]
     pub base_url: String,
 
-    /// The accounts, 1 to 16. They are tried in this order; the first with a usable credential serves.
+    /// The accounts, 1 to 16.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub accounts: Vec<Account>,
+
+    /// How a new session, or a request without one, gets its account; a session keeps it. `LeastUtilized`:
+    /// the most of both rate-limit windows left, by `weight`. `RoundRobin`: in turn. `LeastUsed`: the fewest
+    /// requests so far. `Priority`: the lowest `priority` that can serve. `Weighted`: by `weight` alone.
+    #[serde(default)]
+    pub selection: Selection,
+
+    /// From which use of a rate-limit window on an account gets no new requests, in percent: 1 to 100. What
+    /// the vendor itself refuses is avoided in any case.
+    #[serde(default, skip_serializing_if = "StopAtUtilization::is_empty")]
+    pub stop_at_utilization: StopAtUtilization,
+
+    /// Whether an account is used beyond its windows while the vendor allows that as paid overage.
+    #[serde(default = "default_true")]
+    pub use_overage: bool,
+
+    /// Who renews the logins of `oauth` accounts.
+    #[serde(default)]
+    pub refresh: Refresh,
+}
+
+/// How a new session gets its account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Selection {
+    /// The most of both rate-limit windows left.
+    #[default]
+    LeastUtilized,
+    /// In turn.
+    RoundRobin,
+    /// The fewest requests so far.
+    LeastUsed,
+    /// The lowest `priority` that can serve.
+    Priority,
+    /// By `weight` alone.
+    Weighted,
+}
+
+/// From which use of a rate-limit window on an account gets no new requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StopAtUtilization {
+    /// Of the window of five hours, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub five_hour: Option<i32>,
+
+    /// Of the window of seven days, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub seven_day: Option<i32>,
+}
+
+/// Who renews logins, and when.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.before) || self.mode == 'Operator'").message(BEFORE_MESSAGE).field_path(".before")
+)]
+pub struct Refresh {
+    /// `Operator`: the operator, which writes the Secret; nobody else may use the login meanwhile, because its
+    /// refresh token works once. `External`: somebody else writes the Secret. A folder of manifests is never
+    /// written: there a login in a Secret is read again only.
+    #[serde(default)]
+    pub mode: RefreshMode,
+
+    /// How long before its end an access token is renewed: `1m` to `24h`. When left out, between 30 and 20
+    /// percent of its life are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = schema::DURATION_MAX), regex(pattern = schema::DURATION))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1m') && duration(self) <= duration('24h')").message(REFRESH_BEFORE_MESSAGE))]
+    pub before: Option<String>,
+}
+
+pub(crate) const BEFORE_MESSAGE: &str = "before belongs to mode: Operator";
+
+pub(crate) const REFRESH_BEFORE_MESSAGE: &str = "must be 1m to 24h";
+
+/// Who renews logins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RefreshMode {
+    /// The operator.
+    #[default]
+    Operator,
+    /// Somebody else.
+    External,
 }
 
 /// A base URL, as a regular expression that CEL and Rust read alike.
@@ -119,6 +247,26 @@ pub struct Account {
 
     /// What proves the account to the vendor; exactly one form.
     pub credential: AccountCredential,
+
+    /// With `selection: Priority`, lower goes first: 0 to 1000.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub priority: i32,
+
+    /// How much of the load it takes beside others: 1 to 1000.
+    #[serde(default = "default_weight")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: i32,
+
+    /// Most requests that it serves at a time, 1 to 10000. With `ledger.redis` in all pods together, otherwise
+    /// in each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_concurrency: Option<i32>,
+
+    /// Takes it out of service; its sessions move on.
+    #[serde(default)]
+    pub disabled: bool,
 }
 
 /// Why a cluster refuses the credential form `directory`.
@@ -246,9 +394,34 @@ pub struct AccountStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 
+    /// Until when it rests, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+
     /// When its credential stops working, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_expires_at: Option<Time>,
+
+    /// When the operator last renewed its login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refresh_time: Option<Time>,
+
+    /// How much of its rate-limit windows is used, as the vendor last said.
+    #[serde(default, skip_serializing_if = "Utilization::is_empty")]
+    pub utilization: Utilization,
+}
+
+/// How much of the rate-limit windows of an account is used; above 100 where the vendor allows overage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Utilization {
+    /// Of five hours, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub five_hour: Option<i32>,
+
+    /// Of seven days, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seven_day: Option<i32>,
 }
 
 /// Whether an account can serve.
@@ -264,6 +437,15 @@ pub enum AccountState {
     Expired,
     /// The vendor answered 401 to its current credential.
     Unauthorized,
+    /// Its credential cannot serve, and a new one has been asked for.
+    Renewing,
+    /// It rests, because the vendor asked for it or failed too often.
+    Cooling,
+    /// Its owner has taken it out of service.
+    Disabled,
+    /// Its login cannot be renewed any more: somebody has to log in again and put the new login into the
+    /// Secret.
+    LoginRequired,
 }
 
 fn default_anthropic_base_url() -> String {
@@ -286,6 +468,26 @@ fn default_total() -> String {
     text_of(la_core::snapshot::Timeouts::default().total_ms)
 }
 
+fn default_consecutive_failures() -> i32 {
+    Policy::default().consecutive_failures.cast_signed()
+}
+
+fn default_cooldown() -> String {
+    text_of(u64::from(Policy::default().cooldown_seconds) * 1000)
+}
+
+fn default_max_cooldown() -> String {
+    text_of(u64::from(Policy::default().max_cooldown_seconds) * 1000)
+}
+
+fn default_weight() -> i32 {
+    1
+}
+
+fn default_true() -> bool {
+    true
+}
+
 fn text_of(time_ms: u64) -> String {
     la_core::duration::format(std::time::Duration::from_millis(time_ms))
 }
@@ -298,6 +500,31 @@ impl Default for Timeouts {
             idle: default_idle(),
             total: default_total(),
         }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: default_consecutive_failures(),
+            cooldown: default_cooldown(),
+            max_cooldown: default_max_cooldown(),
+            honour_retry_after: true,
+        }
+    }
+}
+
+impl StopAtUtilization {
+    /// Whether it stops nothing.
+    pub fn is_empty(&self) -> bool {
+        self.five_hour.is_none() && self.seven_day.is_none()
+    }
+}
+
+impl Utilization {
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.five_hour.is_none() && self.seven_day.is_none()
     }
 }
 

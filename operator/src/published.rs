@@ -120,15 +120,8 @@ mod tests {
             not_after: 10,
             revoked: false,
         };
-        let record = TokenRecord {
-            subject: Subject::of("gateway", "team-a", "agent").unwrap(),
-            label: String::new(),
-            ids: ids.iter().map(issued).collect(),
-            suspended: false,
-            limits: Default::default(),
-            pools: Vec::new(),
-            thresholds: Vec::new(),
-        };
+        let subject = Subject::of("gateway", "team-a", "agent").unwrap();
+        let record = TokenRecord::new(subject, ids.iter().map(issued).collect(), Default::default());
         let snapshot =
             Snapshot { epoch: 1, generation, tokens: vec![record], ..Snapshot::empty("platform/gateway") };
         Edition::new(snapshot, Credentials::new(), generation.to_string())

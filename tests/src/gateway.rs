@@ -13,7 +13,7 @@ use la_core::credential::{Credential, Credentials};
 use la_core::id::{Subject, TokenId};
 use la_core::secret::Secret;
 use la_core::snapshot::{
-    Account, Backend, CREDENTIALS_FILE, CredentialSource, IssuedId, Provider, Route, SNAPSHOT_FILE, Snapshot,
+    Account, CREDENTIALS_FILE, CredentialSource, IssuedId, Provider, Route, SNAPSHOT_FILE, Snapshot,
     Timeouts, TokenRecord, credential_key,
 };
 use la_core::token::{Claims, SigningKey};
@@ -174,7 +174,7 @@ pub fn snapshot(base_url: &str, tokens: &[Token]) -> Result<(Snapshot, BTreeMap<
     (snapshot.epoch, snapshot.generation) = (1, 1);
     snapshot.keys = vec![signing.verifying()?];
     snapshot.providers = vec![provider(base_url)];
-    snapshot.routes = vec![Route { models: Vec::new(), provider: "vendor".to_owned() }];
+    snapshot.routes = vec![Route::to("vendor", Vec::new())];
     let mut texts = BTreeMap::new();
     for token in tokens {
         let record = record(token)?;
@@ -194,27 +194,16 @@ pub fn snapshot(base_url: &str, tokens: &[Token]) -> Result<(Snapshot, BTreeMap<
 }
 
 fn provider(base_url: &str) -> Provider {
-    let account = Account { name: ACCOUNT.to_owned(), credential: CredentialSource::Published };
-    Provider {
-        name: "vendor".to_owned(),
-        backend: Backend::Anthropic { base_url: base_url.to_owned(), accounts: vec![account] },
-        timeouts: Timeouts::default(),
-        pricing: Vec::new(),
-    }
+    let account = Account::new(ACCOUNT, CredentialSource::Published);
+    Provider::anthropic("vendor", base_url, vec![account])
 }
 
 fn record(token: &Token) -> Result<TokenRecord> {
     let id = TokenId::try_from(format!("id-{}", token.name))?;
     let issued = IssuedId { id, not_before: NOT_BEFORE, not_after: NOT_AFTER, revoked: false };
-    Ok(TokenRecord {
-        subject: Subject::of("gateway", "tests", &token.name)?,
-        label: token.name.clone(),
-        ids: vec![issued],
-        suspended: token.suspended,
-        limits: Arc::new(token.limits.clone()),
-        pools: Vec::new(),
-        thresholds: Vec::new(),
-    })
+    let (subject, limits) = (Subject::of("gateway", "tests", &token.name)?, Arc::new(token.limits.clone()));
+    let record = TokenRecord::new(subject, vec![issued], limits);
+    Ok(TokenRecord { label: token.name.clone(), suspended: token.suspended, ..record })
 }
 
 fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {

@@ -84,7 +84,7 @@ fn provider_fault(provider: &Provider, seen: &mut BTreeSet<String>) -> Option<Fa
     if !seen.insert(provider.name.clone()) {
         return Some(fault(object, "name", "is used twice"));
     }
-    let Backend::Anthropic { base_url, accounts } = &provider.backend;
+    let Backend::Anthropic { base_url, accounts, .. } = &provider.backend;
     if !(base_url.starts_with("https://") || base_url.starts_with("http://")) || base_url.ends_with('/') {
         let message =
             format!("{base_url:?} must be http(s)://HOST[:PORT][/PREFIX] without a slash at its end");
@@ -102,6 +102,9 @@ fn provider_fault(provider: &Provider, seen: &mut BTreeSet<String>) -> Option<Fa
         if matches!(&account.credential, CredentialSource::Directory { path } if path.is_empty()) {
             return Some(fault(object, format!("{field}.credential.directory.path"), "is empty"));
         }
+        if account.weight == 0 || account.max_concurrency == Some(0) {
+            return Some(fault(object, field, "weight and maxConcurrency must be at least 1"));
+        }
     }
     let times = &provider.timeouts;
     if [times.connect_ms, times.first_byte_ms, times.idle_ms, times.total_ms].contains(&0) {
@@ -111,15 +114,21 @@ fn provider_fault(provider: &Provider, seen: &mut BTreeSet<String>) -> Option<Fa
     Some(fault(object, "pricing", wrong.to_string()))
 }
 
+/// A route goes on without a candidate that is not there, and not at all without any.
 fn keep_routes(snapshot: &Snapshot, faults: &mut Vec<Fault>) -> Vec<Route> {
-    let known = |route: &Route| snapshot.providers.iter().any(|provider| provider.name == route.provider);
+    let known = |name: &str| snapshot.providers.iter().any(|provider| provider.name == name);
     let mut kept = Vec::new();
     for (at, route) in snapshot.routes.iter().enumerate() {
-        if known(route) {
-            kept.push(route.clone());
-        } else {
-            let message = format!("{:?} is not a usable provider of this proxy", route.provider);
-            faults.push(fault("snapshot", format!("routes[{at}].provider"), message));
+        let mut route = route.clone();
+        for (nth, candidate) in route.candidates.iter().enumerate().filter(|(_, c)| !known(&c.provider)) {
+            let message = format!("{:?} is not a usable provider of this proxy", candidate.provider);
+            faults.push(fault("snapshot", format!("routes[{at}].candidates[{nth}].provider"), message));
+        }
+        route.candidates.retain(|candidate| known(&candidate.provider));
+        if route.retry.attempts == 0 {
+            faults.push(fault("snapshot", format!("routes[{at}].retry.attempts"), "must be at least 1"));
+        } else if !route.candidates.is_empty() {
+            kept.push(route);
         }
     }
     kept
@@ -170,32 +179,23 @@ fn limit_fault(object: String, path: &str, wrong: &LimitFault) -> Fault {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::{Account, IssuedId, Timeouts};
+    use super::super::{Account, IssuedId};
     use super::*;
     use crate::budget::LimitsSpec;
     use crate::id::TokenId;
 
     fn provider(name: &str, base_url: &str) -> Provider {
-        let account = Account { name: "main".to_owned(), credential: CredentialSource::Published };
-        let backend = Backend::Anthropic { base_url: base_url.to_owned(), accounts: vec![account] };
-        Provider { name: name.to_owned(), backend, timeouts: Timeouts::default(), pricing: Vec::new() }
+        Provider::anthropic(name, base_url, vec![Account::new("main", CredentialSource::Published)])
     }
 
     fn token(name: &str, id: &str) -> TokenRecord {
         let id = TokenId::try_from(id.to_owned()).unwrap();
-        TokenRecord {
-            subject: Subject::of("gateway", "team-a", name).unwrap(),
-            label: String::new(),
-            ids: vec![IssuedId { id, not_before: 0, not_after: 10, revoked: false }],
-            suspended: false,
-            limits: Arc::default(),
-            pools: Vec::new(),
-            thresholds: Vec::new(),
-        }
+        let issued = IssuedId { id, not_before: 0, not_after: 10, revoked: false };
+        TokenRecord::new(Subject::of("gateway", "team-a", name).unwrap(), vec![issued], Arc::default())
     }
 
     fn route(provider: &str) -> Route {
-        Route { models: Vec::new(), provider: provider.to_owned() }
+        Route::to(provider, Vec::new())
     }
 
     #[test]
@@ -217,8 +217,8 @@ mod tests {
             [
                 "provider bad: backend.anthropic.baseUrl: \"ftp://x\" must be http(s)://HOST[:PORT][/PREFIX] without a slash at its end",
                 "provider good: name: is used twice",
-                "snapshot: routes[0].provider: \"bad\" is not a usable provider of this proxy",
-                "snapshot: routes[2].provider: \"gone\" is not a usable provider of this proxy",
+                "snapshot: routes[0].candidates[0].provider: \"bad\" is not a usable provider of this proxy",
+                "snapshot: routes[2].candidates[0].provider: \"gone\" is not a usable provider of this proxy",
                 "token gateway/team-a/b: ids[0].id: belongs to two tokens",
                 "token gateway/team-a/c: limits.maxRequests: is \"0\": must be a whole number above zero",
                 "token gateway/team-a/a: subject: is used twice",

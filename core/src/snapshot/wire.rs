@@ -30,6 +30,8 @@ pub(super) struct Wire {
     pools: Vec<PoolRecord>,
     providers: Vec<Provider>,
     routes: Vec<Route>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keep_alive_ms: Option<u64>,
 }
 
 /// A token names limits that are not in the snapshot.
@@ -65,6 +67,7 @@ impl TryFrom<Wire> for Snapshot {
             pools: wire.pools,
             providers: wire.providers,
             routes: wire.routes,
+            keep_alive_ms: wire.keep_alive_ms,
         })
     }
 }
@@ -94,6 +97,7 @@ impl From<Snapshot> for Wire {
             pools: snapshot.pools,
             providers: snapshot.providers,
             routes: snapshot.routes,
+            keep_alive_ms: snapshot.keep_alive_ms,
         }
     }
 }
@@ -101,8 +105,8 @@ impl From<Snapshot> for Wire {
 impl<L> TokenRecord<L> {
     /// The same with limits said in another way.
     fn with<M>(self, limits: M) -> TokenRecord<M> {
-        let Self { subject, label, ids, suspended, limits: _, pools, thresholds } = self;
-        TokenRecord { subject, label, ids, suspended, limits, pools, thresholds }
+        let Self { subject, label, ids, suspended, limits: _, pools, providers, account, thresholds } = self;
+        TokenRecord { subject, label, ids, suspended, limits, pools, providers, account, thresholds }
     }
 }
 
@@ -113,19 +117,11 @@ mod tests {
     use crate::id::{Subject, TokenId};
 
     fn snapshot(limits: [Option<u64>; 3]) -> Snapshot {
-        let token = |(at, most): (usize, Option<u64>)| TokenRecord {
-            subject: Subject::of("gateway", "team-a", &format!("agent-{at}")).unwrap(),
-            label: String::new(),
-            ids: vec![IssuedId {
-                id: TokenId::try_from(format!("id-{at}")).unwrap(),
-                not_before: 0,
-                not_after: 10,
-                revoked: false,
-            }],
-            suspended: false,
-            limits: Arc::new(LimitsSpec::of_requests(most)),
-            pools: Vec::new(),
-            thresholds: Vec::new(),
+        let token = |(at, most): (usize, Option<u64>)| {
+            let subject = Subject::of("gateway", "team-a", &format!("agent-{at}")).unwrap();
+            let id = TokenId::try_from(format!("id-{at}")).unwrap();
+            let issued = IssuedId { id, not_before: 0, not_after: 10, revoked: false };
+            TokenRecord::new(subject, vec![issued], Arc::new(LimitsSpec::of_requests(most)))
         };
         let tokens = limits.into_iter().enumerate().map(token).collect();
         Snapshot { tokens, ..Snapshot::empty("platform/gateway") }

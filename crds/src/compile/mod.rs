@@ -111,6 +111,7 @@ pub fn compile(world: &World<'_>) -> Compiled {
     let routed = routes::compile(world, &place, &mut faults);
     snapshot.routes = routed.routes;
     snapshot.providers = routed.providers;
+    snapshot.keep_alive_ms = routes::keep_alive_ms(world);
     (snapshot.tokens, snapshot.pools) = tokens::compile(world, &place, &mut faults);
     Compiled { snapshot, credentials: routed.credentials, faults }
 }

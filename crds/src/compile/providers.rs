@@ -1,5 +1,7 @@
 //! From an UpstreamProvider to a provider of the snapshot and its credentials.
 
+use la_core::account::choice::Strategy;
+use la_core::account::health::{Policy, StopAt};
 use la_core::credential::{Credential, Credentials};
 use la_core::duration;
 use la_core::snapshot::{self, CredentialSource, Provider, credential_key};
@@ -9,7 +11,9 @@ use super::{Mode, ObjectFault, Place, World};
 use crate::UpstreamProvider;
 use crate::conditions::reason;
 use crate::rules;
-use crate::upstream_provider::{Account, AccountCredential, Backend, DIRECTORY_MESSAGE};
+use crate::upstream_provider::{
+    Account, AccountCredential, Backend, DIRECTORY_MESSAGE, RefreshMode, Selection,
+};
 
 /// Where a provider that cannot be used seems to be. Nothing is ever sent there, because its account has no
 /// credential; the name cannot resolve either (RFC 6761).
@@ -40,20 +44,17 @@ pub(super) fn resolve(provider: &UpstreamProvider, world: &World<'_>) -> Resolve
             Ok(None) => {}
             Err(why) => faults.push(place.fault(format!("{path}.{}", why.field), why.reason, why.message)),
         }
-        accounts.push(source_of(account, world.mode));
+        accounts.push(account_of(account, backend.refresh.mode, world.mode));
     }
-    let timeouts = timeouts(provider).filter(|_| !breaks_a_rule);
-    let Some(timeouts) = timeouts else {
+    let times = timeouts(provider).zip(health(provider)).filter(|_| !breaks_a_rule);
+    let Some((timeouts, health)) = times else {
         return Resolved { provider: unusable(&place.name), credentials: Credentials::new(), faults };
     };
-    let backend = snapshot::Backend::Anthropic { base_url: backend.base_url.clone(), accounts };
+    let (base_url, selection) = (backend.base_url.clone(), strategy(backend.selection));
+    let backend = snapshot::Backend::Anthropic { base_url, accounts, selection };
+    let pricing = provider.spec.pricing.overrides.clone();
     Resolved {
-        provider: Provider {
-            name: place.name,
-            backend,
-            timeouts,
-            pricing: provider.spec.pricing.overrides.clone(),
-        },
+        provider: Provider { name: place.name, backend, timeouts, health, pricing },
         credentials,
         faults,
     }
@@ -64,10 +65,11 @@ pub(super) fn resolve(provider: &UpstreamProvider, world: &World<'_>) -> Resolve
 /// Leaving it out would leave its routes out, and a route behind them could send the very same requests to
 /// an account that was never meant for them. So they are refused instead, naming the provider.
 pub(super) fn unusable(name: &str) -> Provider {
-    let account =
-        snapshot::Account { name: "unresolved".to_owned(), credential: CredentialSource::Published };
-    let backend = snapshot::Backend::Anthropic { base_url: NOWHERE.to_owned(), accounts: vec![account] };
-    Provider { name: name.to_owned(), backend, timeouts: snapshot::Timeouts::default(), pricing: Vec::new() }
+    Provider::anthropic(
+        name,
+        NOWHERE,
+        vec![snapshot::Account::new("unresolved", CredentialSource::Published)],
+    )
 }
 
 /// The credential to publish, if any: one in a directory is read by the proxy itself.
@@ -87,14 +89,47 @@ fn published(
     }
 }
 
-fn source_of(account: &Account, mode: Mode) -> snapshot::Account {
-    let credential = match (&account.credential, mode) {
+fn account_of(account: &Account, refresh: RefreshMode, mode: Mode) -> snapshot::Account {
+    let source = match (&account.credential, mode) {
         (AccountCredential::Directory(from), Mode::Manifests) => {
             CredentialSource::Directory { path: from.path.clone() }
         }
         _ => CredentialSource::Published,
     };
-    snapshot::Account { name: account.name.clone(), credential }
+    let is_login = matches!(account.credential, AccountCredential::Oauth(_));
+    snapshot::Account {
+        priority: account.priority.unsigned_abs(),
+        weight: account.weight.max(1).unsigned_abs(),
+        max_concurrency: account.max_concurrency.map(|most| most.max(1).unsigned_abs()),
+        disabled: account.disabled,
+        renewable: is_login && refresh == RefreshMode::Operator && mode == Mode::Cluster,
+        ..snapshot::Account::new(&account.name, source)
+    }
+}
+
+fn strategy(selection: Selection) -> Strategy {
+    match selection {
+        Selection::LeastUtilized => Strategy::LeastUtilized,
+        Selection::RoundRobin => Strategy::RoundRobin,
+        Selection::LeastUsed => Strategy::LeastUsed,
+        Selection::Priority => Strategy::Priority,
+        Selection::Weighted => Strategy::Weighted,
+    }
+}
+
+fn health(provider: &UpstreamProvider) -> Option<Policy> {
+    let (spec, Backend::Anthropic(backend)) = (&provider.spec.health, &provider.spec.backend);
+    let seconds = |text: &str| u32::try_from(duration::parse(text).ok()?.as_secs()).ok();
+    let permille = |percent: Option<i32>| percent.map(|percent| percent.unsigned_abs().saturating_mul(10));
+    let stop = backend.stop_at_utilization;
+    Some(Policy {
+        consecutive_failures: spec.consecutive_failures.unsigned_abs(),
+        cooldown_seconds: seconds(&spec.cooldown)?,
+        max_cooldown_seconds: seconds(&spec.max_cooldown)?,
+        honour_retry_after: spec.honour_retry_after,
+        stop_at: StopAt { five_hour: permille(stop.five_hour), seven_day: permille(stop.seven_day) },
+        use_overage: backend.use_overage,
+    })
 }
 
 fn timeouts(provider: &UpstreamProvider) -> Option<snapshot::Timeouts> {

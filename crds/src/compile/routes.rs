@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use la_core::credential::Credentials;
-use la_core::snapshot::{Provider, Route};
+use la_core::duration;
+use la_core::snapshot::{AFFINITY_SECONDS, Candidate, Provider, Retry, Route};
 
 use super::{Mode, ObjectFault, Place, World, providers};
 use crate::conditions::reason;
-use crate::router_proxy::SecretKey;
+use crate::router_proxy::{self, SecretKey};
 use crate::rules;
 
 /// Routes, and all that they lead to.
@@ -56,9 +57,7 @@ pub(super) fn compile(world: &World<'_>, place: &Place, faults: &mut Vec<ObjectF
     let mut used = BTreeMap::new();
     let mut credentials = Credentials::new();
     for (at, route) in world.proxy.spec.routes.iter().enumerate() {
-        for (nth, candidate) in route.candidates.iter().take(1).enumerate() {
-            let models = route.matching.as_ref().map(|matching| matching.models.clone()).unwrap_or_default();
-            routes.push(Route { models, provider: candidate.provider.clone() });
+        for (nth, candidate) in route.candidates.iter().enumerate() {
             if used.contains_key(&candidate.provider) && known.contains_key(&candidate.provider) {
                 continue;
             }
@@ -77,6 +76,33 @@ pub(super) fn compile(world: &World<'_>, place: &Place, faults: &mut Vec<ObjectF
             };
             used.insert(candidate.provider.clone(), provider);
         }
+        routes.push(route_of(route));
     }
     Routed { routes, providers: used.into_values().collect(), credentials }
+}
+
+/// After how long a silence streams get a comment.
+pub(super) fn keep_alive_ms(world: &World<'_>) -> Option<u64> {
+    let every = duration::parse(world.proxy.spec.streams.keep_alive.as_deref()?).ok()?;
+    u64::try_from(every.as_millis()).ok()
+}
+
+/// What breaks a rule is reported, and is here as if it were not written.
+fn route_of(route: &router_proxy::Route) -> Route {
+    let candidate = |candidate: &router_proxy::Candidate| Candidate {
+        provider: candidate.provider.clone(),
+        priority: candidate.priority.unsigned_abs(),
+        model: candidate.model.clone(),
+    };
+    let default = Retry::default();
+    let hold = duration::parse(&route.retry.hold).ok();
+    let hold_ms = hold.and_then(|hold| u64::try_from(hold.as_millis()).ok()).unwrap_or(default.hold_ms);
+    let retry = Retry { attempts: route.retry.attempts.max(1).unsigned_abs(), hold_ms };
+    let affinity = duration::parse(&route.affinity.ttl).map_or(AFFINITY_SECONDS, |ttl| ttl.as_secs());
+    Route {
+        models: route.matching.as_ref().map(|matching| matching.models.clone()).unwrap_or_default(),
+        candidates: route.candidates.iter().map(candidate).collect(),
+        retry,
+        affinity_seconds: affinity,
+    }
 }

@@ -108,7 +108,8 @@ fn faultless_world_is_served_whole() {
         ("platform/gateway", "la-router/platform/gateway")
     );
     assert_eq!((snapshot.epoch, snapshot.generation), (0, 0));
-    let routes: Vec<_> = snapshot.routes.iter().map(|r| (r.models.join(","), r.provider.as_str())).collect();
+    let routes: Vec<_> =
+        snapshot.routes.iter().map(|r| (r.models.join(","), r.candidates[0].provider.as_str())).collect();
     assert_eq!(routes, [("claude-opus-*".to_owned(), "team"), (String::new(), "company")]);
     let names: Vec<_> = snapshot.providers.iter().map(|provider| provider.name.as_str()).collect();
     assert_eq!(names, ["company", "team"], "only what a route leads to is published");
@@ -190,7 +191,7 @@ fn route_to_a_missing_provider_refuses_instead_of_falling_through() {
             "RouterProxy/gateway spec.routes[0].candidates[0].provider: ProviderNotFound: UpstreamProvider platform/gone does not exist"
         ]
     );
-    assert_eq!(compiled.snapshot.routes[0].provider, "gone");
+    assert_eq!(compiled.snapshot.routes[0].candidates[0].provider, "gone");
     let gone = compiled.snapshot.providers.iter().find(|provider| provider.name == "gone").unwrap();
     let Backend::Anthropic { accounts, .. } = &gone.backend;
     assert!(!compiled.credentials.contains_key(&format!("gone/{}", accounts[0].name)));

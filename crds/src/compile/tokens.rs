@@ -53,6 +53,8 @@ fn record(
         suspended: token.spec.suspend,
         limits: Arc::new(admitted.limits),
         pools: admitted.pools,
+        providers: token.spec.providers.clone(),
+        account: token.spec.account.clone(),
         thresholds: token.spec.budget_thresholds.clone(),
     })
 }

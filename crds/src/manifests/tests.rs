@@ -79,7 +79,7 @@ fn folder_with_five_faults_gives_five_lines_with_file_object_and_field() {
             "claude.yaml: UpstreamProvider platform/claude: spec.timeouts.idle: must be a duration such as `24h`, `1h30m` or `250ms`",
             "claude.yaml: UpstreamProvider platform/claude: spec.backend.anthropic.baseURL: must be http(s)://HOST[:PORT][/PREFIX] without user, query, fragment or a slash at its end",
             "gateway.yaml: RouterProxy platform/gateway: spec.replicas: an embedded or memory ledger belongs to one replica; set ledger.redis, or replicas to 0 or 1",
-            "gateway.yaml: RouterToken team-a/agent: spec.secretname: is not a field here; known are adopt, budgetThresholds, duration, label, limits, outputs, proxyRef, reclaimPolicy, renewBefore, renewBeforePercentage, secretName, secretTemplate, suspend",
+            "gateway.yaml: RouterToken team-a/agent: spec.secretname: is not a field here; known are account, adopt, budgetThresholds, duration, label, limits, outputs, providers, proxyRef, reclaimPolicy, renewBefore, renewBeforePercentage, secretName, secretTemplate, suspend",
             "gateway.yaml: RouterToken team-a/agent: spec.secretName: is missing",
         ]
     );

@@ -177,13 +177,9 @@ mod tests {
         let limits =
             LimitsSpec { budgets: vec![budget("daily", Unit::Usd, "5", daily())], ..LimitsSpec::default() };
         let token = TokenRecord {
-            subject: Subject::of("gateway", "team", "agent").unwrap(),
-            label: String::new(),
-            ids,
-            suspended: false,
-            limits: Arc::new(limits),
             pools: vec![pool.clone()],
             thresholds: vec![20, 50],
+            ..TokenRecord::new(Subject::of("gateway", "team", "agent").unwrap(), ids, Arc::new(limits))
         };
         let budgets = vec![budget("all", Unit::Tokens, "100", WindowSpec::default())];
         let pools = vec![PoolRecord { subject: pool, budgets, thresholds: vec![90] }];

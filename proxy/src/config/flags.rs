@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use la_core::budget::LimitsSpec;
 use la_core::credential::{Credential, Credentials};
-use la_core::snapshot::{
-    Account, Backend, CredentialSource, Provider, Route, Snapshot, Timeouts, TokenRecord, credential_key,
-};
+use la_core::snapshot::{Account, CredentialSource, Provider, Route, Snapshot, TokenRecord, credential_key};
 use tokio::sync::watch;
 
 use super::{FromManifest, Generations, LoadError, Loaded};
@@ -47,7 +45,7 @@ impl Flags {
         snapshot.keys = self.tokens.verifying().to_vec();
         snapshot.tokens = token_records(&self.tokens, &mut faults);
         snapshot.providers = vec![self.provider()];
-        snapshot.routes = vec![Route { models: Vec::new(), provider: PROVIDER.to_owned() }];
+        snapshot.routes = vec![Route::to(PROVIDER, Vec::new())];
         let (snapshot, left_out) = snapshot.checked().map_err(|fault| LoadError(vec![fault.to_string()]))?;
         faults.extend(left_out.iter().map(ToString::to_string));
         Ok(Loaded {
@@ -60,16 +58,14 @@ impl Flags {
     }
 
     fn provider(&self) -> Provider {
-        let login = |login: &crate::settings::LoginDirectory| Account {
-            name: login.account.clone(),
-            credential: CredentialSource::Directory { path: login.path.to_string_lossy().into_owned() },
+        let login = |login: &crate::settings::LoginDirectory| {
+            let path = login.path.to_string_lossy().into_owned();
+            Account::new(&login.account, CredentialSource::Directory { path })
         };
-        let key = || Account { name: KEY_ACCOUNT.to_owned(), credential: CredentialSource::Published };
+        let key = || Account::new(KEY_ACCOUNT, CredentialSource::Published);
         let accounts =
             self.upstream.logins.iter().map(login).chain(self.upstream.api_key.iter().map(|_| key()));
-        let backend =
-            Backend::Anthropic { base_url: self.upstream.base_url.clone(), accounts: accounts.collect() };
-        Provider { name: PROVIDER.to_owned(), backend, timeouts: Timeouts::default(), pricing: Vec::new() }
+        Provider::anthropic(PROVIDER, &self.upstream.base_url, accounts.collect())
     }
 
     fn credentials(&self) -> Credentials {
@@ -83,15 +79,11 @@ pub(super) fn token_records(tokens: &TokenStore, faults: &mut Vec<String>) -> Ve
     let mut found = Vec::new();
     for record in tokens.records().into_iter().filter(|record| record.origin == Origin::Issued) {
         match record.subject() {
-            Ok(subject) => found.push(TokenRecord {
-                subject,
-                label: record.label.clone(),
-                ids: vec![record.issued_id()],
-                suspended: false,
-                limits: Arc::new(LimitsSpec::of_requests(record.max_requests)),
-                pools: Vec::new(),
-                thresholds: Vec::new(),
-            }),
+            Ok(subject) => {
+                let limits = Arc::new(LimitsSpec::of_requests(record.max_requests));
+                let issued = TokenRecord::new(subject, vec![record.issued_id()], limits);
+                found.push(TokenRecord { label: record.label.clone(), ..issued });
+            }
             Err(error) => faults.push(format!("token {}: name {error}", record.id)),
         }
     }

@@ -138,7 +138,12 @@ impl Live {
         }
         let mut routes = Vec::new();
         for (at, route) in snapshot.routes.iter().enumerate() {
-            let provider = providers.iter().position(|entry| *entry.name == *route.provider);
+            let provider = route
+                .candidates
+                .iter()
+                .min_by_key(|candidate| candidate.priority)
+                .map(|c| c.provider.as_str());
+            let provider = provider.and_then(|name| providers.iter().position(|entry| *entry.name == *name));
             match (provider, globs(&route.models)) {
                 (Some(provider), Ok(models)) => routes.push(RouteEntry { models, provider }),
                 (None, _) => faults.push(format!("route {at}: provider {:?} cannot be used", route.provider)),
@@ -254,7 +259,7 @@ impl AccountEntry {
             (AccountState::Expired, _) => "credential has expired".to_owned(),
             (AccountState::Unauthorized, _) => "vendor answered 401 to this credential".to_owned(),
         };
-        AccountReport { provider: self.provider.to_string(), name: self.name.to_string(), state, message }
+        AccountReport::new(&self.provider, &self.name, state, message)
     }
 
     /// Its credential as it goes out, where it has one.
@@ -320,7 +325,7 @@ fn prepare_provider(
     credentials: &Credentials,
     read_directory: &dyn Fn(&str) -> Result<Credential, String>,
 ) -> Result<ProviderEntry, String> {
-    let Backend::Anthropic { base_url, accounts } = &provider.backend;
+    let Backend::Anthropic { base_url, accounts, .. } = &provider.backend;
     let endpoint = Endpoint::parse(base_url).map_err(|e| format!("base URL {base_url:?}: {e}"))?;
     let name: Arc<str> = provider.name.as_str().into();
     let accounts = accounts

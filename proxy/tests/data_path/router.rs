@@ -11,8 +11,7 @@ use la_core::id::{Subject, TokenId};
 use la_core::price::Override;
 use la_core::secret::Secret;
 use la_core::snapshot::{
-    Account, Backend, CredentialSource, IssuedId, PoolRecord, Provider, Route, Snapshot, Timeouts,
-    TokenRecord,
+    Account, CredentialSource, IssuedId, PoolRecord, Provider, Route, Snapshot, Timeouts, TokenRecord,
 };
 use la_core::token::{Claims, SigningKey};
 use la_proxy::config::live::{Live, LiveCell};
@@ -68,18 +67,14 @@ impl Router {
         let key = SigningKey::from_seed([7; 32]);
         let mut snapshot = Snapshot::empty("platform/gateway");
         snapshot.keys = vec![key.verifying().unwrap()];
-        let account = |name: &str| Account { name: name.to_owned(), credential: CredentialSource::Published };
-        let backend = Backend::Anthropic {
-            base_url: format!("http://{vendor}"),
-            accounts: vec![account("main"), account("spare")],
-        };
+        let account = |name: &str| Account::new(name, CredentialSource::Published);
+        let accounts = vec![account("main"), account("spare")];
         snapshot.providers = vec![Provider {
-            name: "anthropic".to_owned(),
-            backend,
             timeouts: setting.timeouts,
             pricing: setting.pricing,
+            ..Provider::anthropic("anthropic", &format!("http://{vendor}"), accounts)
         }];
-        snapshot.routes = vec![Route { models: Vec::new(), provider: "anthropic".to_owned() }];
+        snapshot.routes = vec![Route::to("anthropic", Vec::new())];
         let pools: Vec<_> = setting.pools.iter().map(|pool| pool.subject.clone()).collect();
         snapshot.pools = setting.pools;
         snapshot.tokens =
@@ -164,15 +159,8 @@ pub(crate) fn build(snapshot: &Snapshot, credentials: &Credentials) -> Live {
 
 fn record(name: &str, id: &str, limits: LimitsSpec) -> TokenRecord {
     let id = TokenId::try_from(id.to_owned()).unwrap();
-    TokenRecord {
-        subject: Subject::of("gateway", "team", name).unwrap(),
-        label: String::new(),
-        ids: vec![IssuedId { id, not_before: 0, not_after: 4_000_000_000, revoked: false }],
-        suspended: false,
-        limits: Arc::new(limits),
-        pools: Vec::new(),
-        thresholds: Vec::new(),
-    }
+    let issued = IssuedId { id, not_before: 0, not_after: 4_000_000_000, revoked: false };
+    TokenRecord::new(Subject::of("gateway", "team", name).unwrap(), vec![issued], Arc::new(limits))
 }
 
 pub(crate) fn message(token: &str, what: &str) -> String {

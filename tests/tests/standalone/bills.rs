@@ -269,7 +269,7 @@ impl Scene {
         (impatient.name, impatient.timeouts) = ("impatient".to_owned(), short);
         snapshot.providers.push(impatient);
         let models = vec![IMPATIENT.0.to_owned()];
-        snapshot.routes.insert(0, Route { models, provider: "impatient".to_owned() });
+        snapshot.routes.insert(0, Route::to("impatient", models));
         let files = gateway::snapshot_files(&snapshot, API_KEY).unwrap();
         let router = Setup::snapshot(&files).env("POD_UID", "test").arg("--drain", "0s").start().unwrap();
         let over = Arc::new(AtomicBool::new(false));

@@ -10,7 +10,7 @@ use la_core::snapshot::credential_key;
 use la_crds::UpstreamProvider;
 use la_crds::compile::ObjectFault;
 use la_crds::conditions::{self, Holds, Wanted, kind, reason};
-use la_crds::upstream_provider::{AccountState, AccountStatus, UpstreamProviderStatus};
+use la_crds::upstream_provider::{AccountState, AccountStatus, UpstreamProviderStatus, Utilization};
 
 use crate::events::Note;
 
@@ -62,20 +62,46 @@ fn accounts(seen: &Observed<'_>) -> Vec<AccountStatus> {
 fn account_status(seen: &Observed<'_>, at: usize, name: &str) -> AccountStatus {
     let provider = seen.provider.metadata.name.as_deref().unwrap_or_default();
     let credential = seen.credentials.get(&credential_key(provider, name));
+    let is_it = |report: &&AccountReport| report.provider == provider && report.name == name;
+    let told: Vec<_> = seen.reports.iter().filter(is_it).collect();
     let expires_at = match credential {
         Some(Credential::OAuth { expires_at, .. }) => *expires_at,
         Some(Credential::ApiKey { .. }) | None => None,
     };
     let (state, message) = match credential {
         None => unresolved(seen, at),
-        Some(credential) if credential.is_expired(seen.now.as_second()) => (
-            AccountState::Expired,
-            "its credential has passed its end; log in again and update the Secret".to_owned(),
-        ),
-        Some(_) => reported(seen, provider, name),
+        Some(credential) => served(credential, &told, seen.now),
     };
-    let credential_expires_at = expires_at.and_then(|at| Timestamp::from_second(at).ok()).map(Time);
-    AccountStatus { name: name.to_owned(), state, message, credential_expires_at }
+    let time = |second: i64| Timestamp::from_second(second).ok().map(Time);
+    AccountStatus {
+        name: name.to_owned(),
+        state,
+        message,
+        until: told.iter().filter_map(|report| report.until).max().and_then(time),
+        credential_expires_at: expires_at.and_then(time),
+        last_refresh_time: None,
+        utilization: utilization(&told),
+    }
+}
+
+fn served(credential: &Credential, told: &[&AccountReport], now: Timestamp) -> (AccountState, String) {
+    if credential.is_expired(now.as_second()) {
+        let message = "its credential has passed its end; log in again and update the Secret";
+        return (AccountState::Expired, message.to_owned());
+    }
+    reported(told)
+}
+
+/// The highest that any pod saw: each hears of its own requests only.
+fn utilization(told: &[&AccountReport]) -> Utilization {
+    let highest = |of: fn(&AccountReport) -> Option<u32>| {
+        let permille = told.iter().filter_map(|report| of(report)).max();
+        permille.and_then(|permille| i32::try_from(permille / 10).ok())
+    };
+    Utilization {
+        five_hour: highest(|report| report.five_hour_permille),
+        seven_day: highest(|report| report.seven_day_permille),
+    }
 }
 
 fn unresolved(seen: &Observed<'_>, at: usize) -> (AccountState, String) {
@@ -89,17 +115,25 @@ fn unresolved(seen: &Observed<'_>, at: usize) -> (AccountState, String) {
     }
 }
 
-fn reported(seen: &Observed<'_>, provider: &str, account: &str) -> (AccountState, String) {
-    let refused = seen.reports.iter().find(|report| {
-        report.provider == provider && report.name == account && report.state == ReportedState::Unauthorized
-    });
-    match refused {
-        Some(report) if report.message.is_empty() => {
-            (AccountState::Unauthorized, "the vendor answered 401 to its credential".to_owned())
+/// What keeps the account from serving in any pod.
+fn reported(told: &[&AccountReport]) -> (AccountState, String) {
+    let in_state = |state| told.iter().find(|report| report.state == state);
+    for (theirs, ours) in [
+        (ReportedState::LoginRequired, AccountState::LoginRequired),
+        (ReportedState::Unauthorized, AccountState::Unauthorized),
+        (ReportedState::Renewing, AccountState::Renewing),
+        (ReportedState::Disabled, AccountState::Disabled),
+        (ReportedState::Cooling, AccountState::Cooling),
+    ] {
+        match in_state(theirs) {
+            Some(report) if report.message.is_empty() && ours == AccountState::Unauthorized => {
+                return (ours, "the vendor answered 401 to its credential".to_owned());
+            }
+            Some(report) => return (ours, report.message.clone()),
+            None => {}
         }
-        Some(report) => (AccountState::Unauthorized, report.message.clone()),
-        None => (AccountState::Ready, String::new()),
     }
+    (AccountState::Ready, String::new())
 }
 
 fn is_credential_fault(fault: &ObjectFault) -> bool {
@@ -154,7 +188,14 @@ fn notes(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Vec<Note> {
                 notes.push(Note::warning(reason::ACCOUNT_AUTH_FAILED, "Serve", said))
             }
             AccountState::Expired => notes.push(Note::warning(reason::EXPIRED, "Serve", said)),
-            AccountState::Ready | AccountState::Missing | AccountState::Malformed => {}
+            // Missing and malformed ones are told as faults; a rest is no news for long.
+            AccountState::Ready
+            | AccountState::LoginRequired
+            | AccountState::Missing
+            | AccountState::Malformed
+            | AccountState::Renewing
+            | AccountState::Cooling
+            | AccountState::Disabled => {}
         }
     }
     notes

@@ -7,7 +7,8 @@ use kube::ResourceExt as _;
 use la_core::report::AccountReport;
 use la_crds::compile::{Compiled, Mode, World, compile};
 use la_crds::router_proxy::{
-    Candidate, LedgerSpec, Observability, Resources, Route, Shutdown, TokenAdmission,
+    Affinity, Candidate, LedgerSpec, Observability, Resources, Retry, Route, Shutdown, Streams,
+    TokenAdmission,
 };
 use la_crds::{RouterProxy, RouterProxySpec, UpstreamProvider};
 
@@ -55,13 +56,15 @@ pub(crate) fn secret_names(provider: &UpstreamProvider) -> BTreeSet<String> {
 /// A proxy whose only route leads to `provider`, so that a provider is judged by the rules of compilation
 /// whether or not a real proxy uses it.
 fn only_for(provider: &UpstreamProvider, namespace: &str) -> RouterProxy {
-    let candidates = vec![Candidate { provider: provider.name_any() }];
+    let candidate = Candidate { provider: provider.name_any(), priority: 0, model: None };
+    let (retry, affinity) = (Retry::default(), Affinity::default());
     let spec = RouterProxySpec {
         image: None,
         replicas: 0,
         tokens: TokenAdmission::default(),
-        routes: vec![Route { matching: None, candidates }],
+        routes: vec![Route { matching: None, candidates: vec![candidate], retry, affinity }],
         ledger: LedgerSpec::default(),
+        streams: Streams::default(),
         shutdown: Shutdown::default(),
         resources: Resources::default(),
         observability: Observability::default(),

@@ -15,9 +15,7 @@ fn proxy(replicas: i32) -> RouterProxy {
 
 fn compiled(label: &str) -> Compiled {
     let mut snapshot = Snapshot::empty("platform/gateway");
-    snapshot
-        .routes
-        .push(la_core::snapshot::Route { models: vec![label.to_owned()], provider: "claude".to_owned() });
+    snapshot.routes.push(la_core::snapshot::Route::to("claude", vec![label.to_owned()]));
     Compiled { snapshot, credentials: Credentials::new(), faults: Vec::new() }
 }
 

@@ -37,12 +37,7 @@ fn fault(field: &str, reason: &'static str) -> ObjectFault {
 }
 
 fn refused(account: &str) -> AccountReport {
-    AccountReport {
-        provider: "claude".to_owned(),
-        name: account.to_owned(),
-        state: ReportedState::Unauthorized,
-        message: String::new(),
-    }
+    AccountReport::new("claude", account, ReportedState::Unauthorized, String::new())
 }
 
 struct Case {
