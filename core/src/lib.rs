@@ -10,6 +10,7 @@ pub mod budget;
 pub mod credential;
 pub mod duration;
 pub mod id;
+pub mod oauth;
 pub mod price;
 pub mod report;
 pub mod secret;

@@ -26,7 +26,7 @@ const MAX_BYTES: usize = 4096;
 
 /// Times from here on are milliseconds: as seconds they would lie beyond the year 5138, as milliseconds
 /// everything since March 1973 does.
-const FIRST_MILLISECONDS: f64 = 1e11;
+pub(crate) const FIRST_MILLISECONDS: f64 = 1e11;
 
 /// Why a text is not a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -184,7 +184,7 @@ pub fn api_key(text: &str) -> Result<Credential, TextError> {
     one_line(text).map(|key| Credential::ApiKey { key })
 }
 
-fn one_line(text: &str) -> Result<Secret, TextError> {
+pub(crate) fn one_line(text: &str) -> Result<Secret, TextError> {
     let text = text.trim();
     if text.is_empty() {
         return Err(TextError::Empty);
