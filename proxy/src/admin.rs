@@ -5,6 +5,7 @@
 //! in the data folder can be opened by its owner only and asks for nothing.
 
 mod access;
+pub mod accounts;
 mod answer;
 mod report;
 mod routes;

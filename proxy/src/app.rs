@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +9,18 @@ use la_core::snapshot::Snapshot;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Access, Admin, Phase, Status};
-use crate::config::feed::{Feed, Listeners, login_paths};
+use crate::config::feed::{Feed, Listeners};
 use crate::config::generation::Highest;
 use crate::config::{Flags, ManifestFolder, SnapshotDir, Source};
-use crate::credentials::{self, HomeError};
+use crate::credentials::{HomeError, find_home_patiently, folders};
 use crate::data_dir::DataDir;
 use crate::ledger::Ledger;
 use crate::listener::{DataPlane, Running};
 use crate::observe::metrics::Metrics;
-use crate::settings::{AccessSettings, LedgerSettings, ListenSettings, ServeSettings, SourceSettings};
+use crate::refresh::{self, Refresher};
+use crate::settings::{
+    AccessSettings, LedgerSettings, ListenSettings, Policy, RefreshSettings, ServeSettings, SourceSettings,
+};
 use crate::tokens::{Minter, Signing, TokenStore};
 use crate::{clock, harden};
 
@@ -75,7 +77,7 @@ impl Router {
         let mut feed = open_feed(&data_dir, &settings, tokens.as_ref(), listeners)?;
         let in_cluster = matches!(settings.source, SourceSettings::SnapshotDir(_));
         match feed.load(clock::unix_seconds()) {
-            Ok(()) => check_logins(&feed)?,
+            Ok(()) => check_logins(&feed, &settings.refresh)?,
             // An operator may still be writing; the readiness probe says what is missing.
             Err(error) if in_cluster => error.0.iter().for_each(|e| tracing::warn!("configuration: {e}")),
             Err(error) => return Err(Failure::Configuration(error.0)),
@@ -103,11 +105,17 @@ impl Router {
     pub fn run(self, started: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            // Only the wait for the drain blocks.
-            .max_blocking_threads(1)
+            // The wait for the drain blocks, and looking up the token endpoint's name meanwhile.
+            .max_blocking_threads(2)
             .build()
             .map_err(|e| Failure::Runtime(format!("no runtime: {e}")))?;
-        runtime.block_on(self.run_here(started))
+        tokio::task::LocalSet::new().block_on(&runtime, self.run_here(started))
+    }
+
+    fn refresher(&self) -> Result<Refresher, Failure> {
+        let (settings, metrics) = (self.settings.refresh.clone(), self.metrics.clone());
+        Refresher::new(settings, self.feed.cell(), self.feed.homes(), metrics)
+            .map_err(|error| Failure::Configuration(vec![format!("CLAUDE_OAUTH_REFRESH_URL {error}")]))
     }
 
     async fn run_here(self, started: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
@@ -117,6 +125,8 @@ impl Router {
         let status =
             Arc::new(Status::new(cell.clone(), self.ledger.clone(), feed.clone(), clock::unix_seconds()));
         let mut stop = Stop::new()?;
+        let mut refresher = self.refresher()?.start();
+        refresher.known().await;
         let running = data_plane(&self.settings, told.request_log)
             .start(cell, self.ledger.clone(), self.metrics.clone())
             .map_err(|error| Failure::Runtime(not_bound(self.settings.listen.listen, &error)))?;
@@ -126,6 +136,7 @@ impl Router {
             tokens: self.tokens.clone(),
             metrics: self.settings.access.metrics.then(|| self.metrics.clone()),
             access: admin_access(&self.settings),
+            bell: refresher.bell(),
             now: clock::unix_seconds,
         });
         let admin_addr = start_admin(self.admin_listener, &self.data_dir, &admin)?;
@@ -138,7 +149,12 @@ impl Router {
         let drain = drain.unwrap_or(ListenSettings::DRAIN_DEFAULT);
         tracing::info!("{name}: no new requests; open ones have {} s", drain.as_secs());
         status.enter(Phase::Stopping);
-        end(running, drain, &self.ledger).await?;
+        // A login that was renewed meanwhile is stored before the end, however long requests take.
+        let (ended, lost) = tokio::join!(end(running, drain, &self.ledger), refresher.close(drain));
+        ended?;
+        if !lost.is_empty() {
+            return Err(Failure::Runtime(lost.join("; ")));
+        }
         let _ = std::fs::remove_file(self.data_dir.file(admin::SOCKET_FILE));
         tracing::info!("stopped");
         Ok(())
@@ -156,13 +172,26 @@ pub fn preview(data_dir: &DataDir, settings: &ServeSettings) -> Result<(Snapshot
     Ok((loaded.snapshot, loaded.faults))
 }
 
-/// A login that is there and cannot be used is a fault; one that is missing may still come.
-fn check_logins(feed: &Feed) -> Result<(), Failure> {
+/// A login that is there and cannot be used, or not renewed as was asked for, is a fault; one that is missing
+/// may still come.
+fn check_logins(feed: &Feed, settings: &RefreshSettings) -> Result<(), Failure> {
     let live = feed.cell().load();
     let mut faults = Vec::new();
-    for path in login_paths(live.snapshot()) {
-        match credentials::read_home(Path::new(path)) {
-            Ok(_) => {}
+    let found: Vec<_> =
+        folders(live.snapshot()).map(|folder| (find_home_patiently(folder.path), folder)).collect();
+    let logins = feed.homes().read(live.snapshot());
+    for (found, folder) in found {
+        match found {
+            Ok(found) => {
+                if let Err(why) = logins.of(&folder) {
+                    faults.push(format!("account {}: {why}", folder.key()));
+                }
+                if settings.policy == Policy::Always
+                    && let Err(why) = refresh::right::judge(settings, folder.path, &found.file)
+                {
+                    faults.push(format!("account {}: --refresh is `always`, but {why}", folder.key()));
+                }
+            }
             Err(error @ HomeError::None { .. }) => tracing::warn!("{error}"),
             Err(error) => faults.push(error.to_string()),
         }

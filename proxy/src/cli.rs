@@ -9,6 +9,7 @@ use crate::app::{self, Failure};
 use crate::settings::{Command, CommandLine, ForwardSettings, Lookup, ServeArgs, ServeSettings};
 use crate::{forward, logs};
 
+mod accounts;
 mod beside;
 mod doctor;
 mod imported;
@@ -31,6 +32,7 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Some(Command::Quickstart(args)) => quickstart::run(&args, &lookup),
         Some(Command::Tokens(args)) => tokens::run(args.command, &lookup),
         Some(Command::Ledger(args)) => ledger::run(args.command, &lookup),
+        Some(Command::Accounts(args)) => accounts::run(args.command, &lookup),
         Some(Command::Doctor(args)) => doctor::run(&args, &lookup),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
@@ -60,6 +62,12 @@ fn say(text: &str) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Unix milliseconds, to the second.
+fn time(milliseconds: i64) -> String {
+    let timestamp = jiff::Timestamp::from_millisecond(milliseconds);
+    timestamp.map_or_else(|_| "?".to_owned(), |timestamp| format!("{timestamp:.0}"))
 }
 
 /// Columns that line up, under their heads.

@@ -1,14 +1,26 @@
-//! Claude logins in folders: read, and read again when they change, never written.
+//! Claude logins in folders: found, and read again when they change. Written by [`crate::refresh`] alone.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use la_core::credential::Credential;
 use la_core::credential::claude::{FILE_NAMES, LoginError, SearchError, find_login};
+use la_core::oauth::LoginFile;
 use la_core::secret::Secret;
+use la_core::snapshot::{Backend, CredentialSource, Snapshot, credential_key};
+use tokio::sync::watch;
 
 /// Most bytes of such a file; a real one has about one kilobyte.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// How often a file that is no JSON is read again, because another may just be writing it.
+pub const TORN_READS: u32 = 3;
+
+/// The pause before each of them.
+pub const TORN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a folder gives no login. Never shows what is in its files.
 #[derive(Debug, thiserror::Error)]
@@ -21,24 +33,78 @@ pub enum HomeError {
     Faulty { file: PathBuf, error: LoginError },
 }
 
+/// The login of a folder.
+#[derive(Debug)]
+pub struct Found {
+    pub file: PathBuf,
+    pub login: LoginFile,
+}
+
+/// A folder that a snapshot names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder<'a> {
+    pub provider: &'a str,
+    pub account: &'a str,
+    pub path: &'a Path,
+}
+
+/// The logins of all folders of a snapshot.
+#[derive(Debug, Default)]
+pub struct Logins {
+    by_account: BTreeMap<String, Result<Credential, String>>,
+    /// Whether a file was no JSON: another may just be writing it.
+    pub is_torn: bool,
+}
+
+/// What is served of the logins in folders beside what is in their files.
+#[derive(Debug, Default)]
+pub struct Homes {
+    /// Logins that were renewed and cannot be written so far, by their folder.
+    unstored: Mutex<HashMap<PathBuf, LoginFile>>,
+    changes: watch::Sender<u64>,
+}
+
+impl HomeError {
+    /// Whether another may just be writing the file.
+    pub fn is_torn(&self) -> bool {
+        matches!(self, Self::Faulty { error: LoginError::NotJson { .. }, .. })
+    }
+}
+
 /// The files of `home` that may hold a login.
 pub fn candidates(home: &Path) -> impl Iterator<Item = PathBuf> {
     FILE_NAMES.iter().map(|name| home.join(name))
+}
+
+/// The folders of logins that a snapshot names.
+pub fn folders(snapshot: &Snapshot) -> impl Iterator<Item = Folder<'_>> {
+    snapshot.providers.iter().flat_map(|provider| {
+        let Backend::Anthropic { accounts, .. } = &provider.backend;
+        accounts.iter().filter_map(|account| match &account.credential {
+            CredentialSource::Directory { path } => {
+                Some(Folder { provider: &provider.name, account: &account.name, path: Path::new(path) })
+            }
+            CredentialSource::Published => None,
+        })
+    })
 }
 
 /// The login of a Claude home: that of the first file that has one.
 ///
 /// # Errors
 /// When no file has one, or one that comes before it cannot be read or understood.
-pub fn read_home(home: &Path) -> Result<Credential, HomeError> {
-    let mut unreadable = None;
+pub fn find_home(home: &Path) -> Result<Found, HomeError> {
+    let (mut last, mut unreadable) = (None, None);
     let found = find_login(|name| {
         if unreadable.is_some() {
             return None;
         }
         let file = home.join(name);
         match read(&file) {
-            Ok(text) => Some(text),
+            Ok(text) => {
+                last = Some(text.clone());
+                Some(text)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 unreadable = Some(HomeError::Unreadable { file, error });
@@ -47,7 +113,14 @@ pub fn read_home(home: &Path) -> Result<Credential, HomeError> {
         }
     });
     match (unreadable, found) {
-        (_, Ok((_, credential))) => Ok(credential),
+        (_, Ok((name, _))) => {
+            let file = home.join(name);
+            // The search ends with the file that has the login.
+            match LoginFile::read(last.unwrap_or_default()) {
+                Ok(login) => Ok(Found { file, login }),
+                Err(error) => Err(HomeError::Faulty { file, error }),
+            }
+        }
         (Some(error), Err(_)) => Err(error),
         (None, Err(SearchError::Faulty { name, error })) => {
             Err(HomeError::Faulty { file: home.join(name), error })
@@ -58,6 +131,22 @@ pub fn read_home(home: &Path) -> Result<Credential, HomeError> {
     }
 }
 
+/// The same for whoever may wait: a file that another is writing is read again.
+///
+/// # Errors
+/// As [`find_home`].
+pub fn find_home_patiently(home: &Path) -> Result<Found, HomeError> {
+    let mut found = find_home(home);
+    for _ in 0..TORN_READS {
+        if !found.as_ref().is_err_and(HomeError::is_torn) {
+            break;
+        }
+        std::thread::sleep(TORN_PAUSE);
+        found = find_home(home);
+    }
+    found
+}
+
 fn read(file: &Path) -> io::Result<Secret> {
     let size = std::fs::metadata(file)?.len();
     if size > MAX_BYTES {
@@ -66,8 +155,90 @@ fn read(file: &Path) -> io::Result<Secret> {
     std::fs::read_to_string(file).map(Secret::new)
 }
 
+impl Homes {
+    /// Serves `login` as that of a folder whose file cannot be written.
+    pub fn hold(&self, home: &Path, login: LoginFile) {
+        self.with(|unstored| unstored.insert(home.to_owned(), login));
+        self.poke();
+    }
+
+    /// Serves what is in the folder's file.
+    pub fn release(&self, home: &Path) {
+        self.with(|unstored| unstored.remove(home));
+        self.poke();
+    }
+
+    /// Sees a new number when a login is worth a look at once.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// How often anything has changed.
+    pub fn changes(&self) -> u64 {
+        *self.changes.borrow()
+    }
+
+    /// Reads every folder of a snapshot. The second account with one login gets none: renewed by both, it
+    /// would be lost to both.
+    pub fn read(&self, snapshot: &Snapshot) -> Logins {
+        let mut logins = Logins::default();
+        let mut seen: Vec<(String, LoginFile)> = Vec::new();
+        for folder in folders(snapshot) {
+            let key = folder.key();
+            let unstored = self.with(|unstored| unstored.get(folder.path).cloned());
+            let login = match unstored.map_or_else(|| find_home(folder.path).map(|found| found.login), Ok) {
+                Err(error) => {
+                    logins.is_torn |= error.is_torn();
+                    Err(error.to_string())
+                }
+                Ok(login) => match seen.iter().find(|(_, other)| other.is_same_login(&login)) {
+                    Some((other, _)) => Err(format!(
+                        "{} holds the same login as account {other}; log in anew for one of them",
+                        folder.path.display()
+                    )),
+                    None => {
+                        let credential = login.credential();
+                        seen.push((key.clone(), login));
+                        Ok(credential)
+                    }
+                },
+            };
+            logins.by_account.insert(key, login);
+        }
+        logins
+    }
+
+    fn poke(&self) {
+        self.changes.send_modify(|number| *number = number.wrapping_add(1));
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut HashMap<PathBuf, LoginFile>) -> T) -> T {
+        act(&mut self.unstored.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Logins {
+    /// The credential of an account, or why there is none.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn of(&self, folder: &Folder<'_>) -> Result<Credential, String> {
+        let unread = || Err(format!("{} was not read", folder.path.display()));
+        self.by_account.get(&folder.key()).cloned().unwrap_or_else(unread)
+    }
+}
+
+impl Folder<'_> {
+    /// What its account is called among all.
+    pub fn key(&self) -> String {
+        credential_key(self.provider, self.account)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use la_core::snapshot::{Account, Provider};
+
     use super::*;
 
     #[test]
@@ -77,22 +248,73 @@ mod tests {
         std::fs::write(home.path().join("auth.json"), r#"{"accessToken":"sk-ant-oat01-second"}"#).unwrap();
         let login = r#"{"claudeAiOauth":{"accessToken":"sk-ant-oat01-first","expiresAt":1790000000000}}"#;
         std::fs::write(home.path().join(".credentials.json"), login).unwrap();
-        let Credential::OAuth { access_token, expires_at } = read_home(home.path()).unwrap() else {
-            panic!()
-        };
-        assert_eq!((access_token.expose(), expires_at), ("sk-ant-oat01-first", Some(1_790_000_000)));
+        let Found { file, login } = find_home(home.path()).unwrap();
+        assert_eq!(file, home.path().join(".credentials.json"));
+        assert_eq!(
+            (login.access_token().expose(), login.expires_at()),
+            ("sk-ant-oat01-first", Some(1_790_000_000))
+        );
     }
 
     #[test]
     fn faulty_or_unreadable_file_ends_the_search_and_is_named() {
         let home = tempfile::tempdir().unwrap();
-        assert!(matches!(read_home(home.path()), Err(HomeError::None { .. })));
+        assert!(matches!(find_home(home.path()), Err(HomeError::None { .. })));
         std::fs::write(home.path().join("auth.json"), r#"{"accessToken":"sk-ant-oat01-second"}"#).unwrap();
         std::fs::write(home.path().join("credentials.json"), "canary").unwrap();
-        let error = read_home(home.path()).unwrap_err().to_string();
+        let error = find_home_patiently(home.path()).unwrap_err();
+        assert!(error.is_torn());
+        let error = error.to_string();
         assert!(error.contains("credentials.json") && !error.contains("canary"), "{error}");
         std::fs::remove_file(home.path().join("credentials.json")).unwrap();
         std::fs::create_dir(home.path().join("credentials.json")).unwrap();
-        assert!(matches!(read_home(home.path()), Err(HomeError::Unreadable { .. })));
+        assert!(matches!(find_home(home.path()), Err(HomeError::Unreadable { .. })));
+    }
+
+    fn snapshot(homes: &[&Path]) -> Snapshot {
+        let account = |(at, path): (usize, &&Path)| {
+            Account::new(&format!("a{at}"), CredentialSource::Directory { path: path.display().to_string() })
+        };
+        let accounts = homes.iter().enumerate().map(account).collect();
+        let provider = Provider::anthropic("vendor", "http://127.0.0.1:9", accounts);
+        Snapshot { providers: vec![provider], ..Snapshot::empty("local/local") }
+    }
+
+    fn home(access: &str, refresh: &str) -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        let text = format!(r#"{{"accessToken":"sk-ant-oat01-{access}","refreshToken":"{refresh}"}}"#);
+        std::fs::write(home.path().join(".credentials.json"), text).unwrap();
+        home
+    }
+
+    #[test]
+    fn second_account_with_one_login_gets_none_and_is_named() {
+        let (one, two, three) = (home("1", "r1"), home("2", "r2"), home("3", "r1"));
+        let snapshot = snapshot(&[one.path(), two.path(), three.path(), two.path()]);
+        let logins = Homes::default().read(&snapshot);
+        let said: Vec<_> = folders(&snapshot).map(|folder| logins.of(&folder).err()).collect();
+        let [None, None, Some(third), Some(fourth)] = said.as_slice() else { panic!("{said:?}") };
+        assert!(third.contains("the same login as account vendor/a0"), "{third}");
+        assert!(fourth.contains("the same login as account vendor/a1"), "{fourth}");
+    }
+
+    #[test]
+    fn login_that_cannot_be_written_is_served_until_it_is() {
+        let (home, homes) = (home("1", "r1"), Homes::default());
+        let snapshot = snapshot(&[home.path()]);
+        let served = || {
+            let logins = homes.read(&snapshot);
+            let folder = folders(&snapshot).next().unwrap();
+            let Ok(Credential::OAuth { access_token, .. }) = logins.of(&folder) else { panic!() };
+            access_token.expose().to_owned()
+        };
+        let changes = homes.changes();
+        assert_eq!(served(), "sk-ant-oat01-1");
+        let held = LoginFile::read(Secret::new(r#"{"accessToken":"sk-ant-oat01-held"}"#)).unwrap();
+        homes.hold(home.path(), held);
+        assert_eq!(served(), "sk-ant-oat01-held");
+        homes.release(home.path());
+        assert_eq!(served(), "sk-ant-oat01-1");
+        assert_eq!(homes.changes(), changes + 2);
     }
 }

@@ -2,12 +2,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
 const LOCK_FILE: &str = "lock";
+
+/// Whom a file belongs to: user and group.
+pub type Owner = (u32, u32);
 
 /// The folder, held until this is dropped.
 #[derive(Debug)]
@@ -62,7 +65,22 @@ impl DataDir {
 /// # Errors
 /// When a step of writing fails; the old file is then still there.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, bytes, true)?;
+    write_whole_for(path, bytes, None)
+}
+
+/// The same for a file that may belong to another user, and shall go on to.
+///
+/// # Errors
+/// When a step of writing fails; the old file is then still there.
+pub fn write_whole_for(path: &Path, bytes: &[u8], owner: Option<Owner>) -> io::Result<()> {
+    replace(path, |draft| {
+        let (uid, gid) = owner.unzip();
+        if owner.is_some() {
+            fchown(&*draft, uid, gid)?;
+        }
+        draft.write_all(bytes)?;
+        draft.sync_all()
+    })?;
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
@@ -72,25 +90,22 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When a step of writing fails; the old file is then still there.
 pub fn write_derived(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, bytes, false)
+    replace(path, |draft| draft.write_all(bytes))
 }
 
-fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = folder.join(format!(".{name}.{}.draft", std::process::id()));
-    let written = write_draft(&draft, bytes, durable).and_then(|()| fs::rename(&draft, path));
+    let mut private = OpenOptions::new();
+    private.create(true).truncate(true).write(true).mode(0o600);
+    let written = private.open(&draft).and_then(|mut file| write(&mut file));
+    let written = written.and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
         // What counts is the first error; a draft that stays behind is overwritten the next time.
         let _ = fs::remove_file(&draft);
     }
     written
-}
-
-fn write_draft(draft: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(draft)?;
-    file.write_all(bytes)?;
-    if durable { file.sync_all() } else { Ok(()) }
 }
 
 /// Reads a file that may be missing.

@@ -19,16 +19,18 @@ mod dropped;
 mod forward;
 mod ledger;
 mod lookup;
+mod refresh;
 mod upstream;
 
 pub use args::{
-    Command, CommandLine, CommonArgs, ForwardArgs, ImportArgs, IssueArgs, LedgerArgs, LedgerCommand,
-    ListenArgs, QuickstartArgs, RecomputeArgs, ServeArgs, TokenAccessArgs, TokenIdArgs, TokensArgs,
-    TokensCommand, UsageLogArgs,
+    AccountImportArgs, AccountRefreshArgs, AccountsCommand, Command, CommandLine, CommonArgs, ForwardArgs,
+    ImportArgs, IssueArgs, LedgerArgs, LedgerCommand, ListenArgs, QuickstartArgs, RecomputeArgs, ServeArgs,
+    TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand, UsageLogArgs,
 };
 pub use forward::ForwardSettings;
 pub use ledger::LedgerSettings;
 pub use lookup::{Found, Lookup};
+pub use refresh::{Policy, RefreshSettings};
 pub use upstream::{LoginDirectory, UpstreamSettings};
 
 const DATA_DIR_DEFAULT: &str = ".link-assistant-router";
@@ -39,6 +41,7 @@ const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
 pub struct ServeSettings {
     pub data_dir: PathBuf,
     pub source: SourceSettings,
+    pub refresh: RefreshSettings,
     pub listen: ListenSettings,
     pub ledger: LedgerSettings,
     pub bounds: Bounds,
@@ -127,6 +130,7 @@ impl ServeSettings {
         let data_dir = data_dir(&args.common, lookup, &mut judge);
         let source = source(args, lookup, &data_dir, &mut judge);
         let in_cluster = matches!(source, SourceSettings::SnapshotDir(_));
+        let refresh = RefreshSettings::read(&args.refresh, lookup, &mut judge);
         let listen = listen(args, lookup, &mut judge);
         let ledger = LedgerSettings::read(&args.ledger, lookup, &mut judge);
         let bounds = bounds(args, lookup, &mut judge);
@@ -142,7 +146,7 @@ impl ServeSettings {
             return Err(judge.faults);
         }
         let warnings = judge.warnings;
-        Ok(Self { data_dir, source, listen, ledger, bounds, access, usage_log, logging, warnings })
+        Ok(Self { data_dir, source, refresh, listen, ledger, bounds, access, usage_log, logging, warnings })
     }
 }
 
@@ -226,6 +230,7 @@ fn source(
 ) -> SourceSettings {
     if let Some(dir) = &args.source.snapshot_dir {
         upstream::refuse_beside("--snapshot-dir", &args.upstream, lookup, judge);
+        refresh::refuse_beside("--snapshot-dir", &args.refresh, judge);
         return SourceSettings::SnapshotDir(existing_dir("--snapshot-dir", dir, judge));
     }
     if let Some(dir) = &args.source.manifests {

@@ -14,7 +14,7 @@ use la_core::id::{Subject, TokenId};
 use la_core::secret::Secret;
 use la_core::snapshot::{
     Account, CREDENTIALS_FILE, CredentialSource, IssuedId, Provider, Route, SNAPSHOT_FILE, Snapshot,
-    Timeouts, TokenRecord, credential_key,
+    TokenRecord, credential_key,
 };
 use la_core::token::{Claims, SigningKey};
 use tempfile::TempDir;

@@ -26,8 +26,8 @@ pub(super) struct Asked {
 }
 
 #[derive(Serialize)]
-struct List<T> {
-    data: T,
+pub(super) struct List<T> {
+    pub(super) data: T,
 }
 
 pub(super) async fn status(State(admin): State<SharedAdmin>) -> Response {
@@ -43,10 +43,6 @@ pub(super) async fn ledger(State(admin): State<SharedAdmin>) -> Response {
         Some(book) => json(StatusCode::OK, &book),
         None => Refusal::not_found("use is counted in a Redis; back that up instead").into_response(),
     }
-}
-
-pub(super) async fn accounts(State(admin): State<SharedAdmin>) -> Response {
-    json(StatusCode::OK, &List { data: admin.status.cell().load().accounts((admin.now)()) })
 }
 
 /// Answers at once when the asker's revision is not the current one, else when it changes or its wait ends.

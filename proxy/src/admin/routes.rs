@@ -10,8 +10,9 @@ use axum::routing::{get, post};
 use axum::{Router, extract::DefaultBodyLimit};
 
 use super::answer::Refusal;
-use super::{Access, Status, report, tokens};
+use super::{Access, Status, accounts, report, tokens};
 use crate::observe::metrics::Metrics;
+use crate::refresh::Bell;
 use crate::tokens::TokenStore;
 
 /// Longest body of an admin request.
@@ -25,6 +26,8 @@ pub struct Admin {
     /// Absent where metrics are switched off.
     pub metrics: Option<Arc<Metrics>>,
     pub access: Access,
+    /// Where a renewal is asked for.
+    pub bell: Arc<Bell>,
     /// The wall clock in Unix seconds.
     pub now: fn() -> i64,
 }
@@ -43,7 +46,8 @@ pub fn router(admin: &Arc<Admin>, trusted: bool) -> Router {
             .route("/v1/report", get(report::long_poll))
             .route("/v1/usage", get(report::usage))
             .route("/v1/ledger", get(report::ledger))
-            .route("/v1/accounts", get(report::accounts));
+            .route("/v1/accounts", get(accounts::list))
+            .route("/v1/accounts/{provider}/{name}/refresh", post(accounts::refresh));
         if admin.tokens.is_some() {
             closed = closed
                 .route("/api/tokens", get(tokens::list).post(tokens::issue))

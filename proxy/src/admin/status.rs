@@ -11,6 +11,7 @@ use la_core::report::{BudgetUse, LEDGER_REASON, Report, SubjectUsage};
 use crate::config::feed::FeedState;
 use crate::config::live::LiveCell;
 use crate::ledger::Ledger;
+use crate::refresh;
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +64,8 @@ impl Status {
     pub fn degraded(&self) -> Vec<String> {
         let unrecorded = self.ledger.unrecorded();
         let unrecorded = unrecorded.map(|why| format!("requests are admitted and counted nowhere: {why}"));
-        self.ledger.log_trouble().into_iter().chain(unrecorded).collect()
+        let logins = refresh::unstored(&self.cell);
+        self.ledger.log_trouble().into_iter().chain(unrecorded).chain(logins).collect()
     }
 
     /// The report at `now` (Unix seconds).

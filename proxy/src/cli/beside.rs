@@ -8,13 +8,15 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::admin::SOCKET_FILE;
 use crate::app::Failure;
 
-/// How long a running server has to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a running server has to answer; renewing a login may take half a minute.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A server that listens on the admin socket of a data folder.
 pub(super) struct Server {
@@ -61,6 +63,31 @@ impl Server {
                 Err(elapsed) => Err(failed(&elapsed)),
             }
         })
+    }
+}
+
+/// Reads an answer, or says why it is a refusal.
+///
+/// # Errors
+/// What the server says, or that it cannot be understood.
+pub(super) fn read<T: DeserializeOwned>((status, body): (StatusCode, Bytes)) -> Result<T, Failure> {
+    #[derive(Deserialize)]
+    struct Refused {
+        error: Inner,
+    }
+    #[derive(Deserialize)]
+    struct Inner {
+        message: String,
+    }
+    if status.is_success() {
+        let unreadable = |_| Failure::Runtime("running server is another version; restart it".to_owned());
+        return serde_json::from_slice(&body).map_err(unreadable);
+    }
+    let message =
+        serde_json::from_slice::<Refused>(&body).map_or_else(|_| status.to_string(), |r| r.error.message);
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Err(Failure::Configuration(vec![message])),
+        _ => Err(Failure::Runtime(message)),
     }
 }
 

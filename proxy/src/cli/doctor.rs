@@ -8,17 +8,17 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use la_core::credential::Credential;
 use la_core::snapshot::{Backend, CredentialSource, Snapshot};
 
 use super::beside::Server;
 use super::say;
 use crate::app::{self, Failure};
 use crate::clock;
-use crate::credentials::read_home;
+use crate::credentials::{Folder, find_home_patiently};
 use crate::data_dir::DataDir;
 use crate::ledger::{self, Ledger};
-use crate::settings::{LedgerSettings, Lookup, ServeArgs, ServeSettings, SourceSettings};
+use crate::refresh::right::{Followed, judge};
+use crate::settings::{LedgerSettings, Lookup, RefreshSettings, ServeArgs, ServeSettings, SourceSettings};
 use crate::upstream::connector::connect;
 use crate::upstream::endpoint::Endpoint;
 use crate::usage_log::Keeping;
@@ -77,7 +77,7 @@ pub(super) fn run(args: &ServeArgs, lookup: &Lookup) -> Result<(), Failure> {
     data_dir(&settings, served, &mut findings);
     ports(&settings, served, &mut findings);
     if let Some(snapshot) = configuration(&settings, served, &mut findings) {
-        credentials(&snapshot, &mut findings);
+        credentials(&snapshot, &settings.refresh, &mut findings);
         upstreams(&snapshot, &mut findings)?;
     }
     say(&findings.show())?;
@@ -163,34 +163,50 @@ fn configuration(settings: &ServeSettings, served: bool, findings: &mut Findings
     Some(snapshot)
 }
 
-fn credentials(snapshot: &Snapshot, findings: &mut Findings) {
+fn credentials(snapshot: &Snapshot, settings: &RefreshSettings, findings: &mut Findings) {
     for provider in &snapshot.providers {
         let Backend::Anthropic { accounts, .. } = &provider.backend;
         for account in accounts {
-            let name = format!("account {}/{}", provider.name, account.name);
-            match &account.credential {
-                CredentialSource::Published => findings.good(format!("{name}: has a credential")),
-                CredentialSource::Directory { path } => login(&name, Path::new(path), findings),
+            let (provider, account, source) = (&provider.name, &account.name, &account.credential);
+            match source {
+                CredentialSource::Published => {
+                    findings.good(format!("account {provider}/{account}: has a credential"));
+                }
+                CredentialSource::Directory { path } => {
+                    login(&Folder { provider, account, path: Path::new(path) }, settings, findings);
+                }
             }
         }
     }
 }
 
-fn login(name: &str, path: &Path, findings: &mut Findings) {
-    let now = clock::unix_seconds();
-    match read_home(path) {
-        Err(error) => findings.bad(format!("{name}: {error}")),
-        Ok(credential) if credential.is_expired(now) => {
-            findings.bad(format!(
-                "{name}: the login in {} has expired; use Claude Code once, or log in again",
-                path.display()
-            ));
+/// How long a login is good, and who renews it.
+fn login(folder: &Folder<'_>, settings: &RefreshSettings, findings: &mut Findings) {
+    let name = format!("account {}", folder.key());
+    let found = match find_home_patiently(folder.path) {
+        Ok(found) => found,
+        Err(error) => return findings.bad(format!("{name}: {error}")),
+    };
+    let keeper = match found.login.refresh_token() {
+        Some(_) => judge(settings, folder.path, &found.file),
+        None => Err(Followed::NoRefreshToken),
+    };
+    let left = found.login.expires_at().map(|at| at.saturating_sub(clock::unix_seconds()));
+    let place = folder.path.display();
+    let end = match left {
+        None => "has no known end".to_owned(),
+        Some(left) if left <= 0 => "has expired".to_owned(),
+        Some(left) => format!("is good for {} more minutes", left / 60),
+    };
+    match (keeper, left) {
+        (Ok(()), _) => findings.good(format!("{name}: the login in {place} {end}; renewed here")),
+        (Err(why), Some(..=0)) => findings.bad(format!(
+            "{name}: the login in {place} {end}, and is not renewed here: {why}; use Claude Code once, or log \
+             in again"
+        )),
+        (Err(why), _) => {
+            findings.good(format!("{name}: the login in {place} {end}; not renewed here: {why}"));
         }
-        Ok(Credential::OAuth { expires_at: Some(at), .. }) => {
-            let left = at.saturating_sub(now) / 60;
-            findings.good(format!("{name}: the login in {} is good for {left} more minutes", path.display()));
-        }
-        Ok(_) => findings.good(format!("{name}: the login in {} has no known end", path.display())),
     }
 }
 

@@ -7,7 +7,7 @@ use la_core::secret::Secret;
 
 use super::say;
 use crate::app::{Failure, Router, base_url};
-use crate::credentials::{HomeError, read_home};
+use crate::credentials::{HomeError, find_home_patiently};
 use crate::settings::{
     ListenArgs, LoginDirectory, Lookup, QuickstartArgs, ServeArgs, ServeSettings, SourceSettings,
     UpstreamSettings,
@@ -20,6 +20,7 @@ const LIFETIME_SECONDS: i64 = 24 * 3_600;
 /// What pays for requests.
 enum Payer {
     Login(PathBuf),
+    SetupToken,
     ApiKey,
     Sandbox { why: String, listener: TcpListener },
 }
@@ -55,7 +56,7 @@ pub(super) fn run(args: &QuickstartArgs, lookup: &Lookup) -> Result<(), Failure>
     })
 }
 
-/// A login comes first, because it costs nothing extra; then a key; then the sandbox.
+/// A login comes first, because it costs nothing extra; then a setup token; then a key; then the sandbox.
 fn choose(sandbox: bool, upstream: &mut UpstreamSettings, lookup: &Lookup) -> Result<Payer, Failure> {
     if sandbox {
         return take_sandbox(upstream, "it was asked for");
@@ -63,15 +64,20 @@ fn choose(sandbox: bool, upstream: &mut UpstreamSettings, lookup: &Lookup) -> Re
     let home = lookup.named("CLAUDE_CODE_HOME").map(|found| PathBuf::from(found.text));
     let home = home.or_else(|| Some(PathBuf::from(lookup.named("HOME")?.text).join(".claude")));
     if let Some(home) = home {
-        match read_home(&home) {
+        match find_home_patiently(&home) {
             Ok(_) => {
                 upstream.logins = vec![LoginDirectory { account: "primary".to_owned(), path: home.clone() }];
-                upstream.api_key = None;
+                (upstream.setup_token, upstream.api_key) = (None, None);
                 return Ok(Payer::Login(home));
             }
             Err(HomeError::None { .. }) => {}
             Err(error) => return Err(Failure::Configuration(vec![error.to_string()])),
         }
+    }
+    if upstream.setup_token.is_some() {
+        upstream.logins.clear();
+        upstream.api_key = None;
+        return Ok(Payer::SetupToken);
     }
     if upstream.api_key.is_some() {
         upstream.logins.clear();
@@ -85,6 +91,7 @@ fn take_sandbox(upstream: &mut UpstreamSettings, why: &str) -> Result<Payer, Fai
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
     upstream.base_url = format!("http://{}", listener.local_addr().map_err(failed)?);
     upstream.logins.clear();
+    upstream.setup_token = None;
     upstream.api_key = Some(Secret::new(sandbox::API_KEY));
     Ok(Payer::Sandbox { why: why.to_owned(), listener })
 }
@@ -108,6 +115,7 @@ fn instructions(payer: &Payer, address: SocketAddr, token: &Secret, data_dir: &s
     let (token, data_dir) = (token.expose(), data_dir.display());
     let (who, model) = match payer {
         Payer::Login(home) => (format!("the Claude login in {}", home.display()), "claude-haiku-4-5"),
+        Payer::SetupToken => ("the token in CLAUDE_CODE_OAUTH_TOKEN".to_owned(), "claude-haiku-4-5"),
         Payer::ApiKey => ("the key in ANTHROPIC_API_KEY".to_owned(), "claude-haiku-4-5"),
         Payer::Sandbox { why, .. } => {
             (format!("nobody: answers come from a built-in script, because {why}"), "claude-sandbox")

@@ -1,16 +1,13 @@
 //! `tokens`: beside a running server through its admin socket, else on the files themselves.
 
-use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::Method;
 use la_core::budget::MAX_REQUESTS;
 use la_core::id::Subject;
 use la_core::report::BudgetUse;
 use la_core::secret::Secret;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use super::beside::Server;
-use super::say;
+use super::beside::{Server, read};
+use super::{say, time};
 use crate::admin::tokens::{IssueAnswer, IssueRequest, ListAnswer};
 use crate::app::Failure;
 use crate::clock;
@@ -146,27 +143,6 @@ impl Files {
     }
 }
 
-fn read<T: DeserializeOwned>((status, body): (StatusCode, Bytes)) -> Result<T, Failure> {
-    #[derive(Deserialize)]
-    struct Refused {
-        error: Inner,
-    }
-    #[derive(Deserialize)]
-    struct Inner {
-        message: String,
-    }
-    if status.is_success() {
-        let unreadable = |_| Failure::Runtime("running server is another version; restart it".to_owned());
-        return serde_json::from_slice(&body).map_err(unreadable);
-    }
-    let message =
-        serde_json::from_slice::<Refused>(&body).map_or_else(|_| status.to_string(), |r| r.error.message);
-    match status {
-        StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => Err(Failure::Configuration(vec![message])),
-        _ => Err(Failure::Runtime(message)),
-    }
-}
-
 fn failure(error: &StoreError) -> Failure {
     match error {
         StoreError::Unknown(_) => Failure::Configuration(vec![error.to_string()]),
@@ -205,12 +181,6 @@ fn budgets(budgets: &[BudgetUse]) -> String {
     });
     let each: Vec<_> = each.collect();
     if each.is_empty() { "-".to_owned() } else { each.join(", ") }
-}
-
-/// Unix milliseconds, to the second.
-fn time(milliseconds: i64) -> String {
-    let timestamp = jiff::Timestamp::from_millisecond(milliseconds);
-    timestamp.map_or_else(|_| "?".to_owned(), |timestamp| format!("{timestamp:.0}"))
 }
 
 #[cfg(test)]

@@ -3,19 +3,18 @@
 //! Looks at metadata twenty times a second on the admin thread. A source that cannot be read keeps what is
 //! served and is reported; a snapshot older than one served before is refused.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use la_core::budget::{Covering, Limits, check_budgets};
-use la_core::snapshot::{Backend, CredentialSource, Snapshot};
+use la_core::snapshot::Snapshot;
 use tokio::sync::watch;
 
 use super::fingerprint::Fingerprint;
 use super::generation::{GenerationError, Highest};
 use super::live::{Live, LiveCell};
 use super::{FromManifest, Generations, LoadError, Loaded, Source};
-use crate::credentials;
+use crate::credentials::{Homes, Logins, TORN_READS, candidates, folders};
 use crate::ledger::Ledger;
 use crate::observe::metrics::Metrics;
 
@@ -44,6 +43,9 @@ pub struct Feed {
     failed_looks: Option<u32>,
     /// A change that was seen once and is taken when the next look still finds it.
     unsettled: Option<u64>,
+    homes: Arc<Homes>,
+    /// How often in a row a login was found that another seemed to be writing.
+    torn_reads: u32,
 }
 
 /// Who is told of every new snapshot.
@@ -119,6 +121,8 @@ impl Feed {
             seen: Seen::default(),
             failed_looks: None,
             unsettled: None,
+            homes: Arc::default(),
+            torn_reads: 0,
         }
     }
 
@@ -128,6 +132,11 @@ impl Feed {
 
     pub fn state(&self) -> Arc<FeedState> {
         self.state.clone()
+    }
+
+    /// The folders of logins, for whoever renews them.
+    pub fn homes(&self) -> Arc<Homes> {
+        self.homes.clone()
     }
 
     /// The source, for what only it can do.
@@ -158,10 +167,14 @@ impl Feed {
 
     /// Watches the source for the rest of the process.
     pub async fn run(mut self, now: fn() -> i64) {
-        let mut changes = self.source.changes();
+        let (mut changes, mut logins) = (self.source.changes(), Some(self.homes.subscribe()));
         loop {
             let pause = if self.unsettled.is_some() { SETTLE } else { LOOK_EVERY };
-            wait(&mut changes, pause).await;
+            let either = async {
+                tokio::select! { () = next(&mut changes) => {}, () = next(&mut logins) => {} }
+            };
+            // The timeout paces the looks at files.
+            let _ = tokio::time::timeout(pause, either).await;
             self.look(now());
         }
     }
@@ -188,13 +201,23 @@ impl Feed {
                 tracing::warn!("configuration: {fault}");
             }
         } else if found.logins != self.seen.logins {
-            tracing::info!("a Claude login has changed and is read again");
-            if let Some(served) = &self.served {
-                self.cell.publish(build(served));
-            }
-            self.seen.logins = found.logins;
+            self.read_logins(found.logins);
         }
         self.retain(now);
+    }
+
+    /// Serves logins that have changed. One that another seems to be writing is looked at again first.
+    fn read_logins(&mut self, found: u64) {
+        let Some(served) = &self.served else { return };
+        let logins = self.homes.read(&served.snapshot);
+        if logins.is_torn && self.torn_reads < TORN_READS {
+            self.torn_reads += 1;
+            return;
+        }
+        tracing::info!("a Claude login has changed and is read again");
+        self.cell.publish(build(served, &logins));
+        self.torn_reads = 0;
+        self.seen.logins = found;
     }
 
     fn take(&mut self, mut loaded: Loaded) -> Result<(), LoadError> {
@@ -222,7 +245,7 @@ impl Feed {
         });
         loaded.faults.extend(objections(&self.listeners.ledger, &loaded.snapshot));
         if !unchanged {
-            self.cell.publish(build(&loaded));
+            self.cell.publish(build(&loaded, &self.homes.read(&loaded.snapshot)));
             let (epoch, generation) = loaded.snapshot.order();
             let (tokens, providers) = (loaded.snapshot.tokens.len(), loaded.snapshot.providers.len());
             tracing::info!(
@@ -256,29 +279,17 @@ impl Feed {
     /// The state of every login that is read from a folder.
     fn logins(&self) -> u64 {
         let mut print = Fingerprint::default();
-        for path in self.served.iter().flat_map(|served| login_paths(&served.snapshot)) {
-            for file in credentials::candidates(Path::new(path)) {
+        for folder in self.served.iter().flat_map(|served| folders(&served.snapshot)) {
+            for file in candidates(folder.path) {
                 print.add(&file);
             }
         }
-        print.value()
+        print.value() ^ self.homes.changes()
     }
 }
 
-/// The folders of Claude logins that a snapshot names.
-pub fn login_paths(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
-    snapshot.providers.iter().flat_map(|provider| {
-        let Backend::Anthropic { accounts, .. } = &provider.backend;
-        accounts.iter().filter_map(|account| match &account.credential {
-            CredentialSource::Directory { path } => Some(path.as_str()),
-            CredentialSource::Published => None,
-        })
-    })
-}
-
-fn build(loaded: &Loaded) -> Live {
-    let read = |path: &str| credentials::read_home(Path::new(path)).map_err(|e| e.to_string());
-    Live::build(loaded.snapshot.clone(), &loaded.credentials, &read)
+fn build(loaded: &Loaded, logins: &Logins) -> Live {
+    Live::build(loaded.snapshot.clone(), &loaded.credentials, &|folder| logins.of(folder))
 }
 
 /// Limits that the ledger cannot keep to: it refuses every request under them.
@@ -294,26 +305,29 @@ fn objections(ledger: &Ledger, snapshot: &Snapshot) -> Vec<String> {
     tokens.chain(pools).collect()
 }
 
-async fn wait(changes: &mut Option<watch::Receiver<u64>>, pause: Duration) {
-    match changes {
-        // A store that is gone will not change again; the timeout still paces the looks.
-        Some(changes) => {
-            let changed = async {
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            let _ = tokio::time::timeout(pause, changed).await;
-        }
-        None => tokio::time::sleep(pause).await,
+/// The next change of what may never change again.
+async fn next(changes: &mut Option<watch::Receiver<u64>>) {
+    let is_over = match changes {
+        Some(changes) => changes.changed().await.is_err(),
+        None => true,
+    };
+    if is_over {
+        std::future::pending::<()>().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use la_core::report::AccountState;
+
+    use super::super::Flags;
     use super::super::snapshot_dir::SnapshotDir;
     use super::*;
     use crate::data_dir::DataDir;
+    use crate::settings::{LoginDirectory, UpstreamSettings};
+    use crate::tokens::{Signing, TokenStore};
 
     fn listeners() -> Listeners {
         Listeners { ledger: Ledger::memory(), metrics: Arc::new(Metrics::new()) }
@@ -351,5 +365,36 @@ mod tests {
         feed.look(0);
         assert_eq!(feed.cell().load().snapshot().generation, 6);
         assert_eq!(feed.state().faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn login_that_another_is_writing_is_looked_at_again_before_it_is_taken_for_damaged() {
+        let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let login = home.path().join(".credentials.json");
+        std::fs::write(&login, r#"{"accessToken":"sk-ant-oat01-one"}"#).unwrap();
+        let data_dir = DataDir::open(data.path()).unwrap();
+        let signing = Signing::open(&data_dir, None).unwrap();
+        let tokens = Arc::new(TokenStore::open(&data_dir, signing).unwrap());
+        let primary = LoginDirectory { account: "primary".to_owned(), path: home.path().to_owned() };
+        let upstream = UpstreamSettings {
+            base_url: "http://127.0.0.1:9".to_owned(),
+            logins: vec![primary],
+            setup_token: None,
+            api_key: None,
+        };
+        let source = Source::Flags(Flags::new(upstream, tokens));
+        let mut feed = Feed::new(source, None, listeners());
+        feed.load(0).unwrap();
+        let state = |feed: &Feed| feed.cell().load().accounts(0)[0].state;
+        std::fs::write(&login, r#"{"accessTo"#).unwrap();
+        for look in 1..=TORN_READS {
+            feed.look(0);
+            assert_eq!(state(&feed), AccountState::Ready, "look {look}");
+        }
+        feed.look(0);
+        assert_eq!(state(&feed), AccountState::Missing);
+        std::fs::write(&login, r#"{"accessToken":"sk-ant-oat01-two"}"#).unwrap();
+        feed.look(0);
+        assert_eq!(state(&feed), AccountState::Ready);
     }
 }

@@ -12,6 +12,7 @@ use crate::settings::UpstreamSettings;
 use crate::tokens::{LOCAL_PROXY, Origin, TokenStore};
 
 const PROVIDER: &str = "anthropic";
+const SETUP_TOKEN_ACCOUNT: &str = "setup-token";
 const KEY_ACCOUNT: &str = "api-key";
 
 /// The provider and the tokens.
@@ -62,15 +63,26 @@ impl Flags {
             let path = login.path.to_string_lossy().into_owned();
             Account::new(&login.account, CredentialSource::Directory { path })
         };
-        let key = || Account::new(KEY_ACCOUNT, CredentialSource::Published);
-        let accounts =
-            self.upstream.logins.iter().map(login).chain(self.upstream.api_key.iter().map(|_| key()));
+        let credentials = self.published();
+        let published = credentials.iter().map(|(name, _)| Account::new(name, CredentialSource::Published));
+        let accounts = self.upstream.logins.iter().map(login).chain(published);
         Provider::anthropic(PROVIDER, &self.upstream.base_url, accounts.collect())
     }
 
     fn credentials(&self) -> Credentials {
-        let key = self.upstream.api_key.iter().map(|key| Credential::ApiKey { key: key.clone() });
-        key.map(|credential| (credential_key(PROVIDER, KEY_ACCOUNT), credential)).collect()
+        let keyed = |(name, credential): (String, Credential)| (credential_key(PROVIDER, &name), credential);
+        self.published().into_iter().map(keyed).collect()
+    }
+
+    /// Accounts whose credential was told, in the order in which they are tried.
+    fn published(&self) -> Vec<(String, Credential)> {
+        let UpstreamSettings { setup_token, api_key, .. } = &self.upstream;
+        let token = setup_token.iter().map(|token| {
+            let credential = Credential::OAuth { access_token: token.clone(), expires_at: None };
+            (SETUP_TOKEN_ACCOUNT.to_owned(), credential)
+        });
+        let key = api_key.iter().map(|key| (KEY_ACCOUNT.to_owned(), Credential::ApiKey { key: key.clone() }));
+        token.chain(key).collect()
     }
 }
 

@@ -6,8 +6,10 @@
 //! snapshot for as long as the credential is the same.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use globset::{Glob, GlobSet, GlobSetBuilder};
@@ -16,11 +18,14 @@ use la_core::amount::Unit;
 use la_core::budget::{Budget, Covering, Enforcement, LimitFault, Limits, LimitsSpec, Window, check_budgets};
 use la_core::credential::{Credential, Credentials};
 use la_core::id::{Subject, TokenId};
+use la_core::oauth::Fingerprint;
 use la_core::price;
 use la_core::report::{AccountReport, AccountState};
+use la_core::secret::Secret;
 use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts, TokenRecord};
 use tokio::sync::watch;
 
+use crate::credentials::Folder;
 use crate::upstream::endpoint::Endpoint;
 
 /// Everything that requests are served from.
@@ -99,6 +104,35 @@ pub struct AccountEntry {
     credential: Result<Credential, String>,
     proof: Option<Proof>,
     refused: AtomicBool,
+    /// Whether it is read from a folder, where this process may renew it.
+    in_folder: bool,
+    renewal: Mutex<Renewal>,
+}
+
+/// How the renewal of a credential stands. Carried over from one snapshot to the next by the account's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renewal {
+    pub stage: RenewalStage,
+    /// When it was renewed last, in Unix seconds.
+    pub last: Option<i64>,
+    /// What there is to say of it, such as why it waits; no part of a credential.
+    pub message: String,
+}
+
+/// Where the renewal of a credential is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RenewalStage {
+    /// Nobody that is known here renews it.
+    #[default]
+    Nobody,
+    /// It will be renewed before its end, or when the vendor refuses it.
+    Planned,
+    /// A new one has been asked for.
+    Underway,
+    /// It was renewed and is served, but is not stored so far and would be lost with the process.
+    Unstored,
+    /// The vendor gives no new one until somebody logs in.
+    LoginRequired,
 }
 
 /// A credential as it goes out.
@@ -126,12 +160,12 @@ impl Live {
     pub fn build(
         snapshot: Snapshot,
         credentials: &Credentials,
-        read_directory: &dyn Fn(&str) -> Result<Credential, String>,
+        read_login: &dyn Fn(&Folder<'_>) -> Result<Credential, String>,
     ) -> Self {
         let mut faults = Vec::new();
         let mut providers: Vec<Arc<ProviderEntry>> = Vec::new();
         for provider in &snapshot.providers {
-            match prepare_provider(provider, credentials, read_directory) {
+            match prepare_provider(provider, credentials, read_login) {
                 Ok(entry) => providers.push(Arc::new(entry)),
                 Err(message) => faults.push(format!("provider {}: {message}", provider.name)),
             }
@@ -146,7 +180,7 @@ impl Live {
             let provider = provider.and_then(|name| providers.iter().position(|entry| *entry.name == *name));
             match (provider, globs(&route.models)) {
                 (Some(provider), Ok(models)) => routes.push(RouteEntry { models, provider }),
-                (None, _) => faults.push(format!("route {at}: provider {:?} cannot be used", route.provider)),
+                (None, _) => faults.push(format!("route {at}: its provider cannot be used")),
                 (_, Err(e)) => faults.push(format!("route {at}: models: {e}")),
             }
         }
@@ -205,18 +239,23 @@ impl Live {
             .collect()
     }
 
-    /// Takes over what was learned about credentials that have not changed.
+    /// The account of a provider.
+    pub fn account(&self, provider: &str, name: &str) -> Option<&Arc<AccountEntry>> {
+        let mut accounts = self.providers.iter().flat_map(|provider| &provider.accounts);
+        accounts.find(|account| *account.provider == *provider && *account.name == *name)
+    }
+
+    /// Takes over what was learned about credentials that have not changed, and how their renewal stands.
     fn inherit(&mut self, before: &Self) {
         self.serial = before.serial.wrapping_add(1);
         for account in self.providers.iter().flat_map(|provider| &provider.accounts) {
-            let same = |old: &&Arc<AccountEntry>| {
-                old.provider == account.provider
-                    && old.name == account.name
-                    && old.credential == account.credential
-            };
-            let old = before.providers.iter().flat_map(|provider| &provider.accounts).find(same);
-            if let Some(old) = old {
+            let Some(old) = before.account(&account.provider, &account.name) else { continue };
+            if old.credential == account.credential {
                 account.refused.store(old.refused.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            // Elsewhere the snapshot says whether anybody renews it.
+            if account.in_folder {
+                account.set_renewal(old.renewal());
             }
         }
     }
@@ -243,23 +282,63 @@ impl AccountEntry {
         match &self.credential {
             Err(_) => AccountState::Missing,
             Ok(_) if self.proof.is_none() => AccountState::Missing,
-            Ok(credential) if credential.is_expired(now) => AccountState::Expired,
-            Ok(_) if self.refused.load(Ordering::Relaxed) => AccountState::Unauthorized,
+            Ok(credential) if credential.is_expired(now) => self.or_renewal(AccountState::Expired),
+            Ok(_) if self.refused.load(Ordering::Relaxed) => self.or_renewal(AccountState::Unauthorized),
             Ok(_) => AccountState::Ready,
+        }
+    }
+
+    /// Of a credential that cannot serve, its renewal says more.
+    fn or_renewal(&self, state: AccountState) -> AccountState {
+        match self.renewal().stage {
+            RenewalStage::Nobody | RenewalStage::Planned | RenewalStage::Unstored => state,
+            RenewalStage::Underway => AccountState::Renewing,
+            RenewalStage::LoginRequired => AccountState::LoginRequired,
+        }
+    }
+
+    /// Whether somebody will renew its credential, so that waiting for another one makes sense.
+    pub fn is_renewable(&self) -> bool {
+        matches!(self.renewal().stage, RenewalStage::Planned | RenewalStage::Underway)
+    }
+
+    /// How its renewal stands.
+    pub fn renewal(&self) -> Renewal {
+        self.renewal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_renewal(&self, renewal: Renewal) {
+        *self.renewal.lock().unwrap_or_else(PoisonError::into_inner) = renewal;
+    }
+
+    /// Its access token, where the vendor has refused it.
+    pub fn refused_token(&self) -> Option<&Secret> {
+        match &self.credential {
+            Ok(Credential::OAuth { access_token, .. }) if self.refused.load(Ordering::Relaxed) => {
+                Some(access_token)
+            }
+            _ => None,
         }
     }
 
     /// Its state and, where it cannot serve, why.
     pub fn report(&self, now: i64) -> AccountReport {
         let state = self.state(now);
+        let renewal = self.renewal();
         let message = match (state, &self.credential) {
-            (AccountState::Ready, _) => String::new(),
             (AccountState::Missing, Err(message)) => message.clone(),
             (AccountState::Missing, Ok(_)) => "credential has characters that no header may carry".to_owned(),
             (AccountState::Expired, _) => "credential has expired".to_owned(),
             (AccountState::Unauthorized, _) => "vendor answered 401 to this credential".to_owned(),
+            _ => renewal.message,
         };
-        AccountReport::new(&self.provider, &self.name, state, message)
+        let mut report = AccountReport::new(&self.provider, &self.name, state, message);
+        if let Ok(Credential::OAuth { expires_at, .. }) = &self.credential {
+            report.credential_expires_at = *expires_at;
+        }
+        report.last_refresh_time = renewal.last;
+        report.refused = self.refused_token().map(|token| Fingerprint::of(token).to_string());
+        report
     }
 
     /// Its credential as it goes out, where it has one.
@@ -299,15 +378,41 @@ impl LiveCell {
             account.name,
         );
         let live = self.current.load();
-        let same = |entry: &&Arc<AccountEntry>| {
-            entry.provider == account.provider
-                && entry.name == account.name
-                && entry.credential == account.credential
-        };
-        if let Some(entry) = live.providers.iter().flat_map(|provider| &provider.accounts).find(same) {
+        let entry = live.account(&account.provider, &account.name);
+        if let Some(entry) = entry.filter(|entry| entry.credential == account.credential) {
             entry.refused.store(true, Ordering::Relaxed);
         }
         self.tell();
+    }
+
+    /// The same account with another credential than `account` has, as soon as it is served; nothing when
+    /// `patience` is over, or nobody will renew it any more.
+    pub async fn renewed(&self, account: &AccountEntry, patience: Duration) -> Option<Arc<AccountEntry>> {
+        let mut changes = self.subscribe();
+        let renewal = async {
+            loop {
+                changes.borrow_and_update();
+                let entry = self.load().account(&account.provider, &account.name).cloned()?;
+                if entry.credential != account.credential && entry.proof.is_some() {
+                    return Some(entry);
+                }
+                if !entry.is_renewable() {
+                    return None;
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(patience, renewal).await.ok().flatten()
+    }
+
+    /// Notes how the renewal of an account stands, for as long as an account of that name is served.
+    pub fn set_renewal(&self, provider: &str, name: &str, renewal: Renewal) {
+        let live = self.load();
+        let Some(account) = live.account(provider, name) else { return };
+        if account.renewal() != renewal {
+            account.set_renewal(renewal);
+            self.tell();
+        }
     }
 
     /// Sees a new number after every change.
@@ -323,31 +428,46 @@ impl LiveCell {
 fn prepare_provider(
     provider: &snapshot::Provider,
     credentials: &Credentials,
-    read_directory: &dyn Fn(&str) -> Result<Credential, String>,
+    read_login: &dyn Fn(&Folder<'_>) -> Result<Credential, String>,
 ) -> Result<ProviderEntry, String> {
     let Backend::Anthropic { base_url, accounts, .. } = &provider.backend;
     let endpoint = Endpoint::parse(base_url).map_err(|e| format!("base URL {base_url:?}: {e}"))?;
     let name: Arc<str> = provider.name.as_str().into();
-    let accounts = accounts
-        .iter()
-        .map(|account| {
-            let credential = match &account.credential {
-                CredentialSource::Published => credentials
-                    .get(&snapshot::credential_key(&provider.name, &account.name))
-                    .cloned()
-                    .ok_or_else(|| "credential is missing".to_owned()),
-                CredentialSource::Directory { path } => read_directory(path),
-            };
-            let proof = credential.as_ref().ok().and_then(proof);
-            let (provider, name) = (name.clone(), account.name.as_str().into());
-            Arc::new(AccountEntry { provider, name, credential, proof, refused: AtomicBool::new(false) })
-        })
-        .collect();
+    let accounts = accounts.iter().map(|account| {
+        let folder = |path| Folder { provider: &provider.name, account: &account.name, path };
+        let credential = match &account.credential {
+            CredentialSource::Published => credentials
+                .get(&snapshot::credential_key(&provider.name, &account.name))
+                .cloned()
+                .ok_or_else(|| "credential is missing".to_owned()),
+            CredentialSource::Directory { path } => read_login(&folder(Path::new(path))),
+        };
+        Arc::new(prepare_account(name.clone(), account, credential))
+    });
+    let accounts = accounts.collect();
     let prices = price::Book::with(&provider.pricing).map_err(|wrong| {
         let each: Vec<_> = wrong.iter().map(ToString::to_string).collect();
         format!("pricing: {}", each.join("; "))
     })?;
     Ok(ProviderEntry { name, endpoint, timeouts: provider.timeouts, prices, accounts })
+}
+
+fn prepare_account(
+    provider: Arc<str>,
+    account: &snapshot::Account,
+    credential: Result<Credential, String>,
+) -> AccountEntry {
+    let proof = credential.as_ref().ok().and_then(proof);
+    let stage = if account.renewable { RenewalStage::Planned } else { RenewalStage::Nobody };
+    AccountEntry {
+        provider,
+        name: account.name.as_str().into(),
+        credential,
+        proof,
+        refused: AtomicBool::new(false),
+        in_folder: matches!(account.credential, CredentialSource::Directory { .. }),
+        renewal: Mutex::new(Renewal { stage, ..Renewal::default() }),
+    }
 }
 
 fn proof(credential: &Credential) -> Option<Proof> {
@@ -446,3 +566,6 @@ fn listed(path: &str, faults: &[LimitFault]) -> String {
     let each: Vec<_> = faults.iter().map(|fault| format!("{path}{fault}")).collect();
     each.join("; ")
 }
+
+#[cfg(test)]
+mod tests;

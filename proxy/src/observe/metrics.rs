@@ -96,6 +96,23 @@ pub enum Failure {
     Unauthorized,
 }
 
+/// What came of renewing a login, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// A new one is stored.
+    Renewed,
+    /// Another stored a new one, which is used.
+    Adopted,
+    /// The endpoint refused the refresh token.
+    Refused,
+    /// The endpoint could not be asked, or decided nothing.
+    Delayed,
+    /// A new one came and could not be stored at once.
+    Unstored,
+    /// Somebody has to log in.
+    GivenUp,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     operation: &'static str,
@@ -118,6 +135,11 @@ struct FailureLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabel {
     direction: &'static str,
 }
@@ -129,6 +151,7 @@ pub struct Metrics {
     durations: [Histogram; Kind::ALL.len()],
     refusals: [Counter; Reason::ALL.len()],
     failures: [Counter; Failure::ALL.len()],
+    refreshes: [Counter; Refresh::ALL.len()],
     tokens: [Counter; 4],
     accounts: budgets::Counters,
     /// Client connections that are open.
@@ -231,6 +254,23 @@ impl Failure {
     }
 }
 
+impl Refresh {
+    const ALL: [Self; 6] =
+        [Self::Renewed, Self::Adopted, Self::Refused, Self::Delayed, Self::Unstored, Self::GivenUp];
+
+    /// The label's text.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Renewed => "renewed",
+            Self::Adopted => "adopted",
+            Self::Refused => "refused",
+            Self::Delayed => "delayed",
+            Self::Unstored => "unstored",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -253,6 +293,12 @@ impl Metrics {
             registry.register("upstream_errors", "Failures of vendors", family.clone());
             Failure::ALL.map(|failure| family.get_or_create(&FailureLabel { kind: failure.label() }).clone())
         };
+        let refreshes = {
+            let family = Family::<OutcomeLabel, Counter>::default();
+            registry.register("refreshes", "Renewals of Claude logins", family.clone());
+            Refresh::ALL
+                .map(|outcome| family.get_or_create(&OutcomeLabel { outcome: outcome.label() }).clone())
+        };
         let tokens = {
             let family = Family::<DirectionLabel, Counter>::default();
             registry.register("tokens", "Tokens that vendors reported", family.clone());
@@ -265,6 +311,7 @@ impl Metrics {
             durations,
             refusals,
             failures,
+            refreshes,
             tokens,
             accounts,
             connections: Gauge::default(),
@@ -323,6 +370,13 @@ impl Metrics {
     /// Counts one refusal.
     pub fn refusal(&self, reason: Reason) {
         if let Some(counter) = self.refusals.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts one outcome of renewing a login.
+    pub fn refresh(&self, outcome: Refresh) {
+        if let Some(counter) = self.refreshes.get(outcome as usize) {
             counter.inc();
         }
     }

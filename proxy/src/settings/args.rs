@@ -29,6 +29,8 @@ pub enum Command {
     Tokens(TokensArgs),
     /// Count the ledger again from the usage log, replay other prices, export and import.
     Ledger(LedgerToolArgs),
+    /// List accounts, renew their logins, and import a pool of logins.
+    Accounts(AccountsArgs),
     /// Check configuration, data folder, credentials, keys, ports and upstream.
     Doctor(Box<ServeArgs>),
     /// Print a completion script for a shell.
@@ -60,6 +62,8 @@ pub struct ServeArgs {
     pub source: SourceArgs,
     #[command(flatten)]
     pub upstream: UpstreamArgs,
+    #[command(flatten)]
+    pub refresh: RefreshArgs,
     #[command(flatten)]
     pub listen: ListenArgs,
     #[command(flatten)]
@@ -101,6 +105,18 @@ pub struct UpstreamArgs {
     /// Folders of more logins, comma-separated, tried in order [env: ADDITIONAL_ACCOUNT_DIRS]
     #[arg(long, value_name = "DIRS")]
     pub additional_account_dirs: Option<String>,
+}
+
+/// Who renews Claude logins that are read from folders.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RefreshArgs {
+    /// Which logins in folders are renewed here: `auto` (those that can be stored, but not Claude Code's own),
+    /// `always` (that one too; also without a value) or `never` [env: REFRESH] [default: auto]
+    #[arg(long, value_name = "POLICY", num_args = 0..=1, default_missing_value = "always")]
+    pub refresh: Option<String>,
+    /// How long before its end a login is renewed at the latest [env: REFRESH_BEFORE] [default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    pub refresh_before: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -282,6 +298,39 @@ pub struct TokenIdArgs {
     pub access: TokenAccessArgs,
     /// The token's id
     pub id: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AccountsArgs {
+    #[command(subcommand)]
+    pub command: AccountsCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum AccountsCommand {
+    /// List the accounts of the running server: state, end of the credential, last renewal.
+    List(CommonArgs),
+    /// Renew logins now: one account's, or that of every account whose login is renewed here.
+    Refresh(AccountRefreshArgs),
+    /// Write each account of a pool file (oauth_pool.json) into a login folder of its own.
+    Import(AccountImportArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AccountRefreshArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Its name, or PROVIDER/NAME where several providers have one of that name
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AccountImportArgs {
+    /// The pool file
+    pub file: PathBuf,
+    /// Folder in which each account gets a folder; what is there is never overwritten
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -5,7 +5,7 @@ use super::lookup::Lookup;
 const LATER: &str = "has no effect in this version of la-router";
 
 /// Exact names first, then prefixes that end in `*`.
-const DROPPED: [(&str, &str); 31] = [
+const DROPPED: [(&str, &str); 29] = [
     ("UPSTREAM_API_FORMAT", "is not needed: the dialect follows from the path of each request"),
     ("ROUTING_MODE", "is gone: requests always go directly to the upstream"),
     ("CLAUDE_CLI_BIN", "is gone: no command-line program is ever run for a request"),
@@ -16,8 +16,6 @@ const DROPPED: [(&str, &str); 31] = [
     ("ALLOW_ANONYMOUS_ADMIN", "is gone: without TOKEN_ADMIN_KEY use the admin socket in DATA_DIR"),
     ("AUDIT_LOG", "is gone: each request has one log line, see --request-log (REQUEST_LOG)"),
     ("DISABLE_OPENAI_API", "is not needed: this version has no OpenAI surface"),
-    ("CLAUDE_OAUTH_REFRESH_URL", "has no effect: this version re-reads logins and never refreshes them"),
-    ("CLAUDE_OAUTH_CLIENT_ID", "has no effect: this version re-reads logins and never refreshes them"),
     ("PROXY_PORT", "of cc-proxy is now ROUTER_PORT (--port)"),
     ("CLAUDE_CREDENTIALS_PATH", "of cc-proxy is now CLAUDE_CODE_HOME (--claude-code-home), a folder"),
     ("CLAUDE_SUBSCRIPTION_BASE_URL", "of cc-proxy is now UPSTREAM_BASE_URL (--upstream-base-url)"),

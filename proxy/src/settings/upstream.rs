@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use la_core::credential::{Credential, claude};
+use la_core::credential::Credential;
+use la_core::credential::claude::{self, TextError};
 use la_core::secret::Secret;
 
 use super::args::UpstreamArgs;
@@ -15,8 +16,10 @@ const BASE_URL_DEFAULT: &str = "https://api.anthropic.com";
 pub struct UpstreamSettings {
     /// Without a slash at its end.
     pub base_url: String,
-    /// Claude logins, tried in this order, before the key.
+    /// Claude logins, tried in this order, before the setup token and the key.
     pub logins: Vec<LoginDirectory>,
+    /// What `claude setup-token` printed.
+    pub setup_token: Option<Secret>,
     pub api_key: Option<Secret>,
 }
 
@@ -40,17 +43,25 @@ impl UpstreamSettings {
         let base_url = judge
             .parse(base_url, "http(s)://HOST[:PORT][/PREFIX]", is_base_url)
             .unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
-        let api_key = api_key(lookup, judge);
-        let logins = logins(args, lookup, api_key.is_none(), judge);
-        Self { base_url, logins, api_key }
+        let setup_token = credential("CLAUDE_CODE_OAUTH_TOKEN", claude::setup_token, lookup, judge);
+        let api_key = credential("ANTHROPIC_API_KEY", claude::api_key, lookup, judge);
+        let by_default = setup_token.is_none() && api_key.is_none();
+        let logins = logins(args, lookup, by_default, judge);
+        Self { base_url, logins, setup_token, api_key }
     }
 }
 
-fn api_key(lookup: &Lookup, judge: &mut Judge) -> Option<Secret> {
-    let found = lookup.named("ANTHROPIC_API_KEY")?;
-    match claude::api_key(&found.text) {
-        Ok(Credential::ApiKey { key }) => Some(key),
-        Ok(Credential::OAuth { .. }) => None,
+fn credential(
+    name: &str,
+    read: fn(&str) -> Result<Credential, TextError>,
+    lookup: &Lookup,
+    judge: &mut Judge,
+) -> Option<Secret> {
+    let found = lookup.named(name)?;
+    match read(&found.text) {
+        Ok(Credential::ApiKey { key: secret } | Credential::OAuth { access_token: secret, .. }) => {
+            Some(secret)
+        }
         Err(error) => {
             judge.faults.push(format!("{} {error}", found.place));
             None
@@ -131,6 +142,14 @@ mod tests {
     fn api_key_alone_needs_no_login() {
         let (settings, faults) = read(&[("ANTHROPIC_API_KEY", "sk-ant-api03-key"), ("HOME", "/h")]);
         assert!(faults.is_empty() && settings.logins.is_empty());
+    }
+
+    #[test]
+    fn setup_token_alone_needs_no_login() {
+        let told = [("CLAUDE_CODE_OAUTH_TOKEN", "sk-ant-oat01-setup\n"), ("HOME", "/h")];
+        let (settings, faults) = read(&told);
+        assert!(faults.is_empty() && settings.logins.is_empty());
+        assert_eq!(settings.setup_token, Some(Secret::new("sk-ant-oat01-setup")));
     }
 
     #[test]

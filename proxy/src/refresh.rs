@@ -1,0 +1,218 @@
+//! Renews Claude logins in folders: one caretaker per login, on the admin thread.
+//!
+//! Which logins are renewed here is decided in [`right`]; what is done, and in which order, by
+//! [`la_core::oauth::Renewer`]. A caretaker wakes when its login is due, its file has changed, the vendor has
+//! refused its token, or a person asks. Others see how it stands in the account
+//! ([`crate::config::live::AccountEntry::renewal`]).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::live::{LiveCell, RenewalStage};
+use crate::credentials::{Homes, folders};
+use crate::observe::metrics::Metrics;
+use crate::settings::RefreshSettings;
+use crate::upstream::endpoint::EndpointError;
+
+mod caretaker;
+mod endpoint;
+pub mod right;
+mod store;
+
+use caretaker::{Account, Asker, Caretaker, Ears};
+
+/// How many people can ask for one login at a time.
+const MAX_ASKERS: usize = 8;
+
+/// What all caretakers use.
+struct Shared {
+    settings: RefreshSettings,
+    client: endpoint::Client,
+    cell: Arc<LiveCell>,
+    homes: Arc<Homes>,
+    metrics: Arc<Metrics>,
+}
+
+/// Takes requests of people for a renewal, from any thread.
+#[derive(Debug, Default)]
+pub struct Bell {
+    ears: Mutex<BTreeMap<Account, mpsc::Sender<Asker>>>,
+}
+
+/// Why nobody can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// The account has no login in a folder.
+    #[error("has no login in a folder; only those are renewed")]
+    NoLogin,
+    /// Too many ask at the same time.
+    #[error("is being asked for by too many; try again")]
+    Crowded,
+}
+
+/// The caretakers of every login that is served.
+pub struct Refresher {
+    shared: Rc<Shared>,
+    bell: Arc<Bell>,
+    caretakers: BTreeMap<Account, Employed>,
+    /// Caretakers that have not yet told how their login stands.
+    silent: Vec<oneshot::Receiver<()>>,
+}
+
+struct Employed {
+    home: PathBuf,
+    stop: watch::Sender<bool>,
+    ended: JoinHandle<()>,
+}
+
+/// A refresher that runs. Dropping it stops nothing.
+pub struct Running {
+    stop: watch::Sender<bool>,
+    ended: JoinHandle<()>,
+    cell: Arc<LiveCell>,
+    bell: Arc<Bell>,
+    silent: Vec<oneshot::Receiver<()>>,
+}
+
+impl Refresher {
+    /// A refresher of the logins that `cell` serves from `homes`.
+    ///
+    /// # Errors
+    /// When the token endpoint's URL is none.
+    pub fn new(
+        settings: RefreshSettings,
+        cell: Arc<LiveCell>,
+        homes: Arc<Homes>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, EndpointError> {
+        let client = endpoint::Client::new(settings.endpoint.clone())?;
+        let shared = Rc::new(Shared { settings, client, cell, homes, metrics });
+        Ok(Self { shared, bell: Arc::default(), caretakers: BTreeMap::new(), silent: Vec::new() })
+    }
+
+    /// Runs on this thread's local tasks until stopped.
+    pub fn start(mut self) -> Running {
+        let (stop, stopped) = watch::channel(false);
+        let (cell, bell) = (self.shared.cell.clone(), self.bell.clone());
+        self.employ();
+        let silent = std::mem::take(&mut self.silent);
+        let ended = tokio::task::spawn_local(self.run(stopped));
+        Running { stop, ended, cell, bell, silent }
+    }
+
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let mut served = self.shared.cell.subscribe();
+        while !*stopped.borrow() {
+            tokio::select! {
+                _ = served.changed() => self.employ(),
+                _ = stopped.changed() => {}
+            }
+            self.silent.clear();
+        }
+        for (_, employed) in std::mem::take(&mut self.caretakers) {
+            employed.stop.send_replace(true);
+            // A caretaker that panicked has no more to store.
+            let _ = employed.ended.await;
+        }
+    }
+
+    /// One caretaker for every folder that is served now, and none for another.
+    fn employ(&mut self) {
+        let live = self.shared.cell.load();
+        let wanted: BTreeMap<Account, PathBuf> = folders(live.snapshot())
+            .map(|folder| {
+                let (provider, name) = (folder.provider.to_owned(), folder.account.to_owned());
+                (Account { provider, name }, folder.path.to_owned())
+            })
+            .collect();
+        self.caretakers.retain(|account, employed| {
+            let stays = wanted.get(account) == Some(&employed.home);
+            if !stays {
+                employed.stop.send_replace(true);
+            }
+            stays && !employed.ended.is_finished()
+        });
+        self.bell.with(|ears| ears.retain(|account, _| wanted.contains_key(account)));
+        for (account, home) in wanted {
+            if !self.caretakers.contains_key(&account) {
+                let employed = self.start_one(&account, home);
+                self.caretakers.insert(account, employed);
+            }
+        }
+    }
+
+    fn start_one(&mut self, account: &Account, home: PathBuf) -> Employed {
+        let (stop, stopped) = watch::channel(false);
+        let (ask, asked) = mpsc::channel(MAX_ASKERS);
+        self.bell.with(|ears| ears.insert(account.clone(), ask));
+        let (known, silent) = oneshot::channel();
+        self.silent.push(silent);
+        let ears = Ears { served: self.shared.cell.subscribe(), asked, stop: stopped, known: Some(known) };
+        let caretaker = Caretaker::new(account.clone(), home.clone(), self.shared.clone(), ears);
+        let ended = tokio::task::spawn_local(caretaker.run());
+        Employed { home, stop, ended }
+    }
+}
+
+impl Running {
+    /// Waits until it is known of every login that was served at the start who renews it, so that no request
+    /// takes one for lost that is about to be renewed.
+    pub async fn known(&mut self) {
+        for known in self.silent.drain(..) {
+            // A caretaker that ended has nothing to tell.
+            let _ = known.await;
+        }
+    }
+
+    /// Where people ask.
+    pub fn bell(&self) -> Arc<Bell> {
+        self.bell.clone()
+    }
+
+    /// Ends what was begun, for at most `limit`. Gives one sentence for each login that was renewed and is not
+    /// stored, and is lost when the process ends.
+    pub async fn close(self, limit: Duration) -> Vec<String> {
+        self.stop.send_replace(true);
+        let _ = tokio::time::timeout(limit, self.ended).await;
+        unstored(&self.cell)
+    }
+}
+
+impl Bell {
+    /// Has an account's login renewed now, and waits until there is nothing more to do for now.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub async fn ring(&self, provider: &str, name: &str) -> Result<(), NoAnswer> {
+        let account = Account { provider: provider.to_owned(), name: name.to_owned() };
+        let ear = self.with(|ears| ears.get(&account).cloned()).ok_or(NoAnswer::NoLogin)?;
+        let (asker, answer) = oneshot::channel();
+        ear.try_send(asker).map_err(|_| NoAnswer::Crowded)?;
+        // A caretaker that ends meanwhile has nothing more to do either.
+        let _ = answer.await;
+        Ok(())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<Account, mpsc::Sender<Asker>>) -> T) -> T {
+        act(&mut self.ears.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// One sentence for each login that was renewed and is not stored so far.
+pub fn unstored(cell: &LiveCell) -> Vec<String> {
+    let live = cell.load();
+    let accounts = live.providers().iter().flat_map(|provider| &provider.accounts);
+    let unstored = accounts.filter(|account| account.renewal().stage == RenewalStage::Unstored);
+    unstored
+        .map(|account| {
+            let message = account.renewal().message;
+            format!("login of account {}/{}: {message}", account.provider, account.name)
+        })
+        .collect()
+}

@@ -1,0 +1,355 @@
+//! One login in a folder: does what its [`Renewer`] says, and tells how it stands.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use la_core::oauth::{
+    Action, Answer, Event, Fingerprint, Jitter, LoginFile, Plan, Refused, Renewer, Standing,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Shared;
+use super::right::{Followed, judge};
+use super::store::{self, NotClaimed, Store};
+use crate::clock;
+use crate::config::live::{Renewal, RenewalStage};
+use crate::credentials::{Found, HomeError};
+use crate::faults::{self, Point};
+use crate::observe::metrics::Refresh;
+
+/// Longest sleep before the clock is looked at again, which may have been set.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// How long the folder may take to be read again.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Whose login it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Account {
+    pub(super) provider: String,
+    pub(super) name: String,
+}
+
+/// Somebody who asked for a renewal, and is told when there is nothing to do for now.
+pub(super) type Asker = oneshot::Sender<()>;
+
+/// What a caretaker listens to.
+pub(super) struct Ears {
+    pub(super) served: watch::Receiver<u64>,
+    pub(super) asked: mpsc::Receiver<Asker>,
+    pub(super) stop: watch::Receiver<bool>,
+    /// Told once, when it is known who renews the login.
+    pub(super) known: Option<oneshot::Sender<()>>,
+}
+
+/// Renews one login for as long as its account is served.
+pub(super) struct Caretaker {
+    account: Account,
+    home: PathBuf,
+    shared: Rc<Shared>,
+    ears: Ears,
+    store: Store,
+    file: PathBuf,
+    /// Why the login is not renewed here.
+    followed: Option<Followed>,
+    /// Why it is not stored, while that is so.
+    unstored: Option<String>,
+    seen_serial: u64,
+    seen_refused: Option<Fingerprint>,
+    askers: Vec<Asker>,
+    told: Renewal,
+    /// The token that was published last, and the one that was written here last.
+    published: Option<Fingerprint>,
+    written: Option<Fingerprint>,
+}
+
+impl Caretaker {
+    pub(super) fn new(account: Account, home: PathBuf, shared: Rc<Shared>, ears: Ears) -> Self {
+        Self {
+            account,
+            store: Store::new(home.clone()),
+            file: home.clone(),
+            home,
+            seen_serial: shared.cell.load().serial(),
+            shared,
+            ears,
+            followed: None,
+            unstored: None,
+            seen_refused: None,
+            askers: Vec::new(),
+            told: Renewal::default(),
+            published: None,
+            written: None,
+        }
+    }
+
+    /// Goes on until told to stop, and then to the end of what was begun.
+    pub(super) async fn run(mut self) {
+        let plan = Plan {
+            renews: true,
+            before_ms: i64::try_from(self.shared.settings.before.as_millis()).unwrap_or(i64::MAX),
+            jitter: Jitter::of(&self.account.provider, &self.account.name),
+            serves_unstored: true,
+        };
+        let (mut renewer, mut action) = Renewer::start(plan);
+        loop {
+            let event = match action {
+                Action::Read { exclusive } => self.read(exclusive, &mut renewer).await,
+                Action::Post(login) => self.post(&login).await,
+                Action::Store(login) => self.write(&login),
+                Action::Publish(login) => self.publish(login, renewer.is_unstored()).await,
+                Action::GiveUp(why) => self.give_up(why),
+                Action::Warn { expires_at } => self.warn(expires_at),
+                Action::Wait { until_ms } => {
+                    if !renewer.is_unstored() {
+                        self.store.release();
+                        if *self.ears.stop.borrow() {
+                            return;
+                        }
+                    }
+                    // Whoever asked is told how far it came.
+                    for asker in self.askers.drain(..) {
+                        let _ = asker.send(());
+                    }
+                    self.wait(until_ms).await
+                }
+            };
+            let now_ms = i64::try_from(clock::unix_milliseconds()).unwrap_or(i64::MAX);
+            action = renewer.next(event, now_ms);
+            self.tell(&renewer);
+            if let Some(known) = self.ears.known.take() {
+                let _ = known.send(());
+            }
+        }
+    }
+
+    async fn read(&mut self, exclusive: bool, renewer: &mut Renewer) -> Event {
+        if exclusive {
+            match self.store.claim() {
+                Ok(()) => {}
+                Err(NotClaimed::Busy) => return Event::Busy,
+                Err(NotClaimed::Failed(error)) => {
+                    tracing::debug!("{} cannot be locked: {error}", self.home.display());
+                    return Event::Busy;
+                }
+            }
+        }
+        match self.store.read().await {
+            Ok(Found { file, login }) => {
+                self.followed = self.judge(&file, &login).err();
+                self.file = file;
+                renewer.allow(self.followed.is_none());
+                if exclusive {
+                    faults::reach(Point::Claimed);
+                }
+                Event::Read(Some(login))
+            }
+            Err(HomeError::None { .. }) => Event::Read(None),
+            Err(_) => Event::Unreadable,
+        }
+    }
+
+    fn judge(&self, file: &Path, login: &LoginFile) -> Result<(), Followed> {
+        let live = self.shared.cell.load();
+        let account = live.account(&self.account.provider, &self.account.name);
+        if account.is_none_or(|account| account.proof().is_none()) {
+            return Err(Followed::NotServed);
+        }
+        login.refresh_token().ok_or(Followed::NoRefreshToken)?;
+        judge(&self.shared.settings, &self.home, file)
+    }
+
+    async fn post(&mut self, login: &LoginFile) -> Event {
+        // Requests that are refused meanwhile shall wait for the outcome.
+        self.show(Renewal { stage: RenewalStage::Underway, ..self.told.clone() });
+        let answer = self.shared.client.renew(login).await;
+        let outcome = match &answer {
+            Answer::Renewed(_) => {
+                faults::reach(Point::Answered);
+                return Event::Answered(answer);
+            }
+            Answer::Refused(_) => {
+                faults::reach(Point::Refused);
+                Refresh::Refused
+            }
+            Answer::TryLater { trouble, .. } => {
+                let name = self.name();
+                tracing::warn!(
+                    provider.name = self.account.provider,
+                    account.name = self.account.name,
+                    "login of account {name} is not renewed yet: {trouble}"
+                );
+                Refresh::Delayed
+            }
+        };
+        self.shared.metrics.refresh(outcome);
+        Event::Answered(answer)
+    }
+
+    fn write(&mut self, login: &LoginFile) -> Event {
+        let result = store::write(&self.file, login);
+        let is_first = self.unstored.is_none();
+        match result {
+            Ok(()) => {
+                faults::reach(Point::Stored);
+                self.unstored = None;
+                self.written = Some(login.fingerprint());
+                self.shared.metrics.refresh(Refresh::Renewed);
+                tracing::info!(
+                    provider.name = self.account.provider,
+                    account.name = self.account.name,
+                    "login of account {} is renewed until {}",
+                    self.name(),
+                    shown(login.expires_at()),
+                );
+                Event::Stored { is_done: true }
+            }
+            Err(error) => {
+                let why = format!("{} cannot be written: {error}", self.file.display());
+                if is_first {
+                    self.shared.metrics.refresh(Refresh::Unstored);
+                    tracing::error!(
+                        provider.name = self.account.provider,
+                        account.name = self.account.name,
+                        "login of account {} was renewed and is kept in memory only: {why}; the old one is \
+                         used up, so make it writable before this process ends",
+                        self.name(),
+                    );
+                }
+                self.unstored = Some(why);
+                Event::Stored { is_done: false }
+            }
+        }
+    }
+
+    /// Has the login served, and waits until it is.
+    async fn publish(&mut self, login: LoginFile, is_unstored: bool) -> Event {
+        let token = Some(login.fingerprint());
+        let is_first = self.published.is_none();
+        if !is_first && !is_unstored && self.written != token {
+            self.shared.metrics.refresh(Refresh::Adopted);
+        }
+        self.published = token;
+        let before = self.shared.cell.load().serial();
+        if is_unstored {
+            self.shared.homes.hold(&self.home, login);
+        } else if is_first {
+            // What is there at the start is served already.
+            return Event::Done;
+        } else {
+            self.unstored = None;
+            self.shared.homes.release(&self.home);
+        }
+        let Self { shared, ears, .. } = self;
+        let served =
+            async { while shared.cell.load().serial() == before && ears.served.changed().await.is_ok() {} };
+        // Late or not, requests find it when the folder is read.
+        let _ = tokio::time::timeout(PUBLISHED_WITHIN, served).await;
+        Event::Done
+    }
+
+    fn give_up(&self, why: Refused) -> Event {
+        self.shared.metrics.refresh(Refresh::GivenUp);
+        tracing::error!(
+            provider.name = self.account.provider,
+            account.name = self.account.name,
+            "login of account {} is over: {why}; {}",
+            self.name(),
+            self.remedy(),
+        );
+        Event::Done
+    }
+
+    fn warn(&self, expires_at: i64) -> Event {
+        let why = self.followed.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        tracing::warn!(
+            provider.name = self.account.provider,
+            account.name = self.account.name,
+            "login of account {} ends at {} and is not renewed here{why}",
+            self.name(),
+            shown(Some(expires_at)),
+        );
+        Event::Done
+    }
+
+    async fn wait(&mut self, until_ms: Option<i64>) -> Event {
+        loop {
+            if let Some(event) = self.heard() {
+                return event;
+            }
+            let now_ms = i64::try_from(clock::unix_milliseconds()).unwrap_or(i64::MAX);
+            let left_ms = until_ms.map(|at_ms| at_ms.saturating_sub(now_ms));
+            if left_ms.is_some_and(|left_ms| left_ms <= 0) {
+                return Event::Due;
+            }
+            let left = left_ms.map_or(LOOK_EVERY, |ms| Duration::from_millis(ms.unsigned_abs()));
+            let Ears { served, asked, stop, .. } = &mut self.ears;
+            tokio::select! {
+                () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
+                _ = served.changed() => {}
+                Ok(()) = stop.changed() => return Event::Done,
+                Some(asker) = asked.recv() => {
+                    self.askers.push(asker);
+                    return Event::Asked;
+                }
+            }
+        }
+    }
+
+    /// What the served accounts tell: another file, or a token that the vendor has refused.
+    fn heard(&mut self) -> Option<Event> {
+        let live = self.shared.cell.load();
+        let refused = live.account(&self.account.provider, &self.account.name)?;
+        let refused = refused.refused_token().map(Fingerprint::of);
+        if refused != self.seen_refused {
+            self.seen_refused = refused;
+            if let Some(token) = refused {
+                return Some(Event::Demanded(token));
+            }
+        }
+        let is_new = live.serial() != self.seen_serial;
+        self.seen_serial = live.serial();
+        is_new.then_some(Event::Changed)
+    }
+
+    fn tell(&mut self, renewer: &Renewer) {
+        let (stage, message) = match renewer.standing() {
+            Standing::Missing => (RenewalStage::Nobody, String::new()),
+            Standing::Followed => {
+                let why = self.followed.as_ref().map(|why| format!("not renewed here: {why}"));
+                (RenewalStage::Nobody, why.unwrap_or_default())
+            }
+            Standing::Planned => (RenewalStage::Planned, String::new()),
+            Standing::Underway => (RenewalStage::Underway, String::new()),
+            Standing::Delayed { trouble, .. } => (RenewalStage::Planned, format!("{trouble}; trying again")),
+            Standing::Unstored => {
+                let why = self.unstored.clone().unwrap_or_default();
+                (RenewalStage::Unstored, format!("renewed and kept in memory only: {why}"))
+            }
+            Standing::LoginRequired(why) => {
+                (RenewalStage::LoginRequired, format!("{why}; {}", self.remedy()))
+            }
+        };
+        let last = renewer.renewed_at_ms().map(|at_ms| at_ms / 1_000);
+        self.show(Renewal { stage, last: last.or(self.told.last), message });
+    }
+
+    fn show(&mut self, renewal: Renewal) {
+        self.shared.cell.set_renewal(&self.account.provider, &self.account.name, renewal.clone());
+        self.told = renewal;
+    }
+
+    fn remedy(&self) -> String {
+        format!("log in again with Claude Code, CLAUDE_CONFIG_DIR={}", self.home.display())
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.account.provider, self.account.name)
+    }
+}
+
+fn shown(expires_at: Option<i64>) -> String {
+    let at = expires_at.and_then(|at| jiff::Timestamp::from_second(at).ok());
+    at.map_or_else(|| "an unknown time".to_owned(), |at| at.to_string())
+}
