@@ -6,11 +6,14 @@ use std::path::Path;
 use clap::CommandFactory as _;
 
 use crate::app::{self, Failure};
-use crate::settings::{Command, CommandLine, ForwardSettings, Lookup, ServeArgs, ServeSettings};
+use crate::settings::{
+    Command, CommandLine, CredentialsCommand, ForwardSettings, Lookup, ServeArgs, ServeSettings,
+};
 use crate::{forward, logs};
 
 mod accounts;
 mod beside;
+mod credentials;
 mod doctor;
 mod imported;
 mod ledger;
@@ -33,6 +36,9 @@ pub fn run(line: CommandLine) -> Result<(), Failure> {
         Some(Command::Tokens(args)) => tokens::run(args.command, &lookup),
         Some(Command::Ledger(args)) => ledger::run(args.command, &lookup),
         Some(Command::Accounts(args)) => accounts::run(args.command, &lookup),
+        Some(Command::Credentials(args)) => match args.command {
+            CredentialsCommand::Sync(args) => credentials::sync(&args, &lookup),
+        },
         Some(Command::Doctor(args)) => doctor::run(&args, &lookup),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();

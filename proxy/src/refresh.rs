@@ -23,7 +23,7 @@ use crate::upstream::endpoint::EndpointError;
 mod caretaker;
 mod endpoint;
 pub mod right;
-mod store;
+pub(crate) mod store;
 
 use caretaker::{Account, Asker, Caretaker, Ears};
 

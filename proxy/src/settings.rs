@@ -23,9 +23,10 @@ mod refresh;
 mod upstream;
 
 pub use args::{
-    AccountImportArgs, AccountRefreshArgs, AccountsCommand, Command, CommandLine, CommonArgs, ForwardArgs,
-    ImportArgs, IssueArgs, LedgerArgs, LedgerCommand, ListenArgs, QuickstartArgs, RecomputeArgs, ServeArgs,
-    TokenAccessArgs, TokenIdArgs, TokensArgs, TokensCommand, UsageLogArgs,
+    AccountImportArgs, AccountRefreshArgs, AccountsCommand, Command, CommandLine, CommonArgs,
+    CredentialsCommand, ForwardArgs, ImportArgs, IssueArgs, LedgerArgs, LedgerCommand, ListenArgs,
+    QuickstartArgs, RecomputeArgs, ServeArgs, SyncArgs, TokenAccessArgs, TokenIdArgs, TokensArgs,
+    TokensCommand, UsageLogArgs,
 };
 pub use forward::ForwardSettings;
 pub use ledger::LedgerSettings;

@@ -13,7 +13,7 @@ use crate::credentials::{Found, HomeError, TORN_PAUSE, TORN_READS, find_home};
 use crate::data_dir::write_whole_for;
 
 /// A folder of a login, and the right to renew it while that is held.
-pub(super) struct Store {
+pub(crate) struct Store {
     home: PathBuf,
     /// The folder itself, locked: no file of ours stays behind in it.
     claim: Option<File>,
@@ -21,7 +21,7 @@ pub(super) struct Store {
 
 /// Why a folder is not claimed.
 #[derive(Debug)]
-pub(super) enum NotClaimed {
+pub(crate) enum NotClaimed {
     /// Another process renews it.
     Busy,
     /// It cannot be locked.
@@ -29,12 +29,12 @@ pub(super) enum NotClaimed {
 }
 
 impl Store {
-    pub(super) fn new(home: PathBuf) -> Self {
+    pub(crate) fn new(home: PathBuf) -> Self {
         Self { home, claim: None }
     }
 
     /// Takes the sole right to renew, among the processes on this machine.
-    pub(super) fn claim(&mut self) -> Result<(), NotClaimed> {
+    pub(crate) fn claim(&mut self) -> Result<(), NotClaimed> {
         if self.claim.is_some() {
             return Ok(());
         }
@@ -50,12 +50,12 @@ impl Store {
     }
 
     /// Lets others renew.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.claim = None;
     }
 
     /// The login and its file; one that another seems to be writing is read again.
-    pub(super) async fn read(&self) -> Result<Found, HomeError> {
+    pub(crate) async fn read(&self) -> Result<Found, HomeError> {
         let mut found = find_home(&self.home);
         for _ in 0..TORN_READS {
             if !found.as_ref().is_err_and(HomeError::is_torn) {
@@ -70,7 +70,7 @@ impl Store {
 
 /// Replaces a login file whole: readers see the old one or the new one, also after a power cut. It is private
 /// from then on, and belongs to whom it did.
-pub(super) fn write(file: &Path, login: &LoginFile) -> io::Result<()> {
+pub(crate) fn write(file: &Path, login: &LoginFile) -> io::Result<()> {
     // Through a link, to what it leads to.
     let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let owner = fs::metadata(&file).ok().map(|meta| (meta.uid(), meta.gid()));

@@ -31,6 +31,8 @@ pub enum Command {
     Ledger(LedgerToolArgs),
     /// List accounts, renew their logins, and import a pool of logins.
     Accounts(AccountsArgs),
+    /// Keep a login file in step with the macOS keychain.
+    Credentials(CredentialsArgs),
     /// Check configuration, data folder, credentials, keys, ports and upstream.
     Doctor(Box<ServeArgs>),
     /// Print a completion script for a shell.
@@ -331,6 +333,40 @@ pub struct AccountImportArgs {
     /// Folder in which each account gets a folder; what is there is never overwritten
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CredentialsArgs {
+    #[command(subcommand)]
+    pub command: CredentialsCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum CredentialsCommand {
+    /// Write the login of the macOS keychain to a file, once or again and again.
+    Sync(SyncArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SyncArgs {
+    /// The file to keep [default: ~/.claude/claude-credentials.json]
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Go on, and look so often
+    #[arg(long, value_name = "DURATION")]
+    pub every: Option<String>,
+    /// Have launchd look every --every [default: 5m], from now on and after every login
+    #[arg(long, conflicts_with = "remove")]
+    pub install: bool,
+    /// Undo --install
+    #[arg(long)]
+    pub remove: bool,
+    /// The system's keychain tool
+    #[arg(long, value_name = "PATH", default_value = "/usr/bin/security", hide = true)]
+    pub security_tool: PathBuf,
+    /// The system's service tool
+    #[arg(long, value_name = "PATH", default_value = "/bin/launchctl", hide = true)]
+    pub launchctl_tool: PathBuf,
 }
 
 #[derive(Debug, Clone, Args)]
