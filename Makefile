@@ -22,9 +22,9 @@ endif
 export LA_ROUTER_BIN ?= $(CARGO_TARGET_DIR)/debug/la-router
 export LA_OPERATOR_BIN ?= $(CARGO_TARGET_DIR)/debug/la-router-operator
 
-# One selection for every build and test of the workspace, so that nothing is compiled twice. Test builds of the
-# operator have points at which tests kill it; images are built without them.
-WORKSPACE := --locked --workspace --features la-operator/fault-points
+# One selection for every build and test of the workspace, so that nothing is compiled twice. Test builds of both
+# programs have points at which tests kill them; images are built without.
+WORKSPACE := --locked --workspace --features la-operator/fault-points,la-proxy/fault-points
 
 # say N/M,TEXT: one line of progress.
 say = @printf '\n\033[1m[$(1)]\033[0m $(2)\n'

@@ -6,6 +6,7 @@ pub mod bench;
 mod bill;
 mod connection;
 pub mod control;
+pub mod oauth;
 mod request;
 mod upstream;
 pub mod vendor;

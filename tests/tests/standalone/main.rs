@@ -29,6 +29,8 @@ mod paths;
 #[cfg(test)]
 mod power_cuts;
 #[cfg(test)]
+mod refresh;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod shared_ledger;
