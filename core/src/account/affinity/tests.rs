@@ -244,7 +244,7 @@ impl Naive {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(rounds(50_000)) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(rounds(10_000)) })]
 
     #[test]
     fn every_history_is_that_of_the_naive_table(steps in prop::collection::vec(step(), 1..120)) {
