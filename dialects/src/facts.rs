@@ -29,10 +29,16 @@ pub struct Facts<'a> {
     pub stream: bool,
     /// Most output tokens asked for.
     pub max_tokens: Option<u64>,
-    /// `metadata.user_id` as it is written, escapes and all: to compare, not to show. Claude Code puts its
-    /// session into it.
-    pub session: Option<&'a str>,
+    /// `metadata.user_id` as it is written between its quotes, escapes and all. Claude Code puts its session
+    /// into it.
+    pub user_id: Option<&'a str>,
+    /// What else can be the id of a session, as it is written, in the order of [`SESSION_KEYS`].
+    pub sessions: [Option<&'a str>; SESSION_KEYS.len()],
 }
+
+/// Where agents other than Claude Code put the id of a session, the best first.
+pub const SESSION_KEYS: [&str; 5] =
+    ["metadata.session_id", "metadata.conversation_id", "session_id", "conversation_id", "prompt_cache_key"];
 
 /// Why a body is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,7 +112,10 @@ struct Found {
     model: Option<Range<usize>>,
     stream: Option<bool>,
     max_tokens: Option<u64>,
-    session: Option<Option<Range<usize>>>,
+    metadata: Option<()>,
+    user_id: Option<Option<Range<usize>>>,
+    /// The first of each, in the order of [`SESSION_KEYS`]: they decide nothing that is charged.
+    sessions: [Option<Range<usize>>; SESSION_KEYS.len()],
 }
 
 impl Found {
@@ -121,10 +130,53 @@ impl Found {
         } else if key == b"max_tokens" {
             once(&mut self.max_tokens, max_tokens(cursor)?, "max_tokens")
         } else if key == b"metadata" {
-            once(&mut self.session, session(cursor)?, "metadata")
+            once(&mut self.metadata, (), "metadata")?;
+            self.read_metadata(cursor)
+        } else {
+            self.read_session(cursor, key)
+        }
+    }
+
+    /// Reads the value of `metadata`, whatever that is.
+    #[inline(always)]
+    fn read_metadata(&mut self, cursor: &mut Cursor<'_>) -> Result<(), FactsError> {
+        if !cursor.take(b'{') {
+            return Ok(cursor.skip_value(1)?);
+        }
+        cursor.members(|cursor, key| {
+            if key == b"user_id" {
+                let value = string_or_skip(cursor)?.map(|text| text.span);
+                once(&mut self.user_id, value, "metadata.user_id")
+            } else if key == b"session_id" {
+                self.offer(0, cursor)
+            } else if key == b"conversation_id" {
+                self.offer(1, cursor)
+            } else {
+                Ok(cursor.skip_value(2)?)
+            }
+        })
+    }
+
+    /// Reads a member that nothing but a session's id can be.
+    #[inline(always)]
+    fn read_session(&mut self, cursor: &mut Cursor<'_>, key: &[u8]) -> Result<(), FactsError> {
+        if key == b"session_id" {
+            self.offer(2, cursor)
+        } else if key == b"conversation_id" {
+            self.offer(3, cursor)
+        } else if key == b"prompt_cache_key" {
+            self.offer(4, cursor)
         } else {
             Ok(cursor.skip_value(1)?)
         }
+    }
+
+    fn offer(&mut self, place: usize, cursor: &mut Cursor<'_>) -> Result<(), FactsError> {
+        let value = string_or_skip(cursor)?.map(|text| text.span);
+        if let Some(slot) = self.sessions.get_mut(place) {
+            *slot = slot.take().or(value);
+        }
+        Ok(())
     }
 
     fn finish(self, text: &str) -> Result<Facts<'_>, FactsError> {
@@ -134,7 +186,8 @@ impl Found {
             model_span,
             stream: self.stream.unwrap_or_default(),
             max_tokens: self.max_tokens,
-            session: self.session.flatten().and_then(|span| text.get(span)),
+            user_id: self.user_id.flatten().and_then(|span| text.get(span)),
+            sessions: self.sessions.map(|span| span.and_then(|span| text.get(span))),
         })
     }
 }
@@ -182,24 +235,6 @@ fn max_tokens(cursor: &mut Cursor<'_>) -> Result<u64, FactsError> {
             Err(FactsError::BadMaxTokens)
         }
     }
-}
-
-/// Finds `user_id` in the value of `metadata`, whatever that is.
-#[inline(always)]
-fn session(cursor: &mut Cursor<'_>) -> Result<Option<Range<usize>>, FactsError> {
-    if !cursor.take(b'{') {
-        cursor.skip_value(1)?;
-        return Ok(None);
-    }
-    let mut user: Option<Option<Range<usize>>> = None;
-    cursor.members(|cursor, key| {
-        if key != b"user_id" {
-            return Ok(cursor.skip_value(2)?);
-        }
-        let value = string_or_skip(cursor)?.map(|text| text.span);
-        once(&mut user, value, "metadata.user_id")
-    })?;
-    Ok(user.flatten())
 }
 
 /// Reads a string, or skips any other value of the top level or one below.

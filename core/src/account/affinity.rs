@@ -27,6 +27,12 @@ impl SessionKey {
         Self(digest(&[token.as_str(), provider, family(model), session]))
     }
 
+    /// A key of which only the bits matter.
+    #[cfg(test)]
+    pub(super) fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
     /// Its 128 bits, which look random.
     pub fn bits(self) -> u128 {
         self.0
@@ -311,3 +317,6 @@ impl Bindings {
         self.entries.get_mut(at as usize)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -578,3 +578,6 @@ impl Noting<'_> {
         Some(change)
     }
 }
+
+#[cfg(test)]
+mod tests;

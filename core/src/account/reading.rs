@@ -33,9 +33,9 @@ pub struct Reading {
     pub spent_until: Option<i64>,
     /// What goes beyond the limits and is paid for apart.
     pub overage: Overage,
-    five_hour: Window,
-    seven_day: Window,
-    scoped: [Window; MAX_SCOPED_WINDOWS],
+    pub(super) five_hour: Window,
+    pub(super) seven_day: Window,
+    pub(super) scoped: [Window; MAX_SCOPED_WINDOWS],
 }
 
 /// How a limit stands.

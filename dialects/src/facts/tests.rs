@@ -19,7 +19,8 @@ fn facts_of_a_usual_request_are_found() {
     assert_eq!(body.as_bytes()[facts.model_span.start - 1], b'"');
     assert!(facts.stream);
     assert_eq!(facts.max_tokens, Some(1024));
-    assert_eq!(facts.session, Some("user_1_session_2"));
+    assert_eq!(facts.user_id, Some("user_1_session_2"));
+    assert_eq!(facts.sessions, [None; 5]);
 }
 
 #[test]
@@ -27,15 +28,26 @@ fn optional_facts_may_be_missing() {
     for body in [r#"{"model":"m"}"#, r#" { "model" : "m" , "metadata" : { } , "stream" : null } "#] {
         let facts = scan(body.as_bytes()).unwrap();
         assert_eq!(
-            (facts.model, facts.stream, facts.max_tokens, facts.session),
+            (facts.model, facts.stream, facts.max_tokens, facts.user_id),
             ("m", false, None, None),
             "{body}"
         );
     }
     for metadata in ["null", "5", "[]", r#"{"user_id":null}"#, r#"{"other":{"user_id":"x"}}"#] {
         let body = format!(r#"{{"model":"m","metadata":{metadata}}}"#);
-        assert_eq!(scan(body.as_bytes()).unwrap().session, None, "{metadata}");
+        assert_eq!(scan(body.as_bytes()).unwrap().user_id, None, "{metadata}");
     }
+}
+
+#[test]
+fn every_place_of_a_session_is_told_apart() {
+    let body = r#"{"prompt_cache_key":"e","conversation_id":"d","session_id":"c","session_id":"later","model":"m",
+        "metadata":{"conversation_id":"b","user_id":"u","session_id":"a\n"},"tools":[{"session_id":"x"}]}"#;
+    let facts = scan(body.as_bytes()).unwrap();
+    assert_eq!(facts.user_id, Some("u"));
+    assert_eq!(facts.sessions, ["a\\n", "b", "c", "d", "e"].map(Some));
+    let odd = r#"{"model":"m","session_id":5,"metadata":{"session_id":{"session_id":"x"}},"prompt_cache_key":null}"#;
+    assert_eq!(scan(odd.as_bytes()).unwrap().sessions, [None; 5]);
 }
 
 #[test]
