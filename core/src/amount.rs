@@ -110,14 +110,7 @@ impl Unit {
 
 impl Shown {
     fn of(unit: Unit, amount: u64) -> Self {
-        let (mut bytes, mut start) = ([0; LONGEST], LONGEST);
-        let mut places = bytes.iter_mut().rev();
-        let mut put = |byte| {
-            if let Some(place) = places.next() {
-                *place = byte;
-                start -= 1;
-            }
-        };
+        let mut shown = Self { bytes: [0; LONGEST], start: LONGEST };
         let (mut whole, mut nano) = (amount, 0);
         if unit == Unit::Usd {
             (whole, nano) = (amount / NANO_PER_USD, amount % NANO_PER_USD);
@@ -128,17 +121,30 @@ impl Shown {
                 (nano, digits) = (nano / 10, digits - 1);
             }
             for _ in 0..digits {
-                put(digit(nano));
+                shown.put([digit(nano)]);
                 nano /= 10;
             }
-            put(b'.');
+            shown.put([b'.']);
         }
-        loop {
-            put(digit(whole));
-            whole /= 10;
-            if whole == 0 {
-                break Self { bytes, start };
-            }
+        // By pairs, because every answer under budgets shows a dozen amounts.
+        while whole >= 100 {
+            shown.put([digit(whole / 10), digit(whole)]);
+            whole /= 100;
+        }
+        if whole >= 10 {
+            shown.put([digit(whole / 10), digit(whole)])
+        } else {
+            shown.put([digit(whole)])
+        }
+        shown
+    }
+
+    /// Puts text before what is there.
+    fn put<const N: usize>(&mut self, text: [u8; N]) {
+        let start = self.start.saturating_sub(N);
+        if let Some(place) = self.bytes.get_mut(start..self.start) {
+            place.copy_from_slice(&text);
+            self.start = start;
         }
     }
 

@@ -5,6 +5,7 @@
 //! was reserved. The embedded ledger survives `kill -9` without losing anything; the memory one is for tests.
 //! One short lock guards all of it, and on the way of a request no sync and no network happens under it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::pin::pin;
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use la_core::amount::Amounts;
 use la_core::budget::{
-    Book, Budget, Covering, Denied, Grants, HoldId, Refused, SavedBook, SavedOwner, Settled, Spent, Standing,
-    Used,
+    Book, Budget, Cover, Covering, Denied, Grants, HoldId, Refused, SavedBook, SavedOwner, Settled, Spent,
+    Standing, Used,
 };
 use la_core::id::Subject;
 use la_core::report::SubjectUsage;
@@ -69,6 +70,8 @@ pub struct Demand<'a> {
     pub covering: &'a [Covering<'a>],
     /// What it takes of them at most.
     pub amounts: Amounts,
+    /// What a ledger has found out about `covering`, kept by whoever asks under the same limits again.
+    pub known: Option<&'a RefCell<Cover>>,
 }
 
 /// What a subject has used, and has open now.
@@ -119,6 +122,13 @@ pub struct Reservation {
 enum Hold {
     Here(Arc<Shared>, HoldId),
     There(Held),
+}
+
+impl<'a> Demand<'a> {
+    /// What nobody will ask under the same limits again.
+    pub fn once(covering: &'a [Covering<'a>], amounts: Amounts) -> Self {
+        Self { covering, amounts, known: None }
+    }
 }
 
 impl Ledger {

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Response};
 use la_dialects::anthropic::usage::Observed;
 
 pub mod authenticate;
+pub mod covers;
 
 mod admit;
 mod choose;
@@ -79,7 +80,8 @@ async fn serve(
     line.token(&caller.token);
     client.seat().depend_on(&caller.token, &caller.live);
     let (token, covering) = (&*caller.token, caller.token.covering());
-    let covered = Covered { token, covering: &covering };
+    let cover = worker.covers.of(&caller.token);
+    let covered = Covered { token, covering: &covering, cover: &cover };
     let content = match found.operation {
         Operation::Messages => {
             // What is here already costs nothing to read, and is judged as a whole soon.

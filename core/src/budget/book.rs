@@ -158,6 +158,13 @@ impl Book {
         cover
     }
 
+    /// As [`Book::cover_again`], unless `cover` was made before of these very limits and is still good.
+    pub fn renew(&mut self, cover: &mut Cover, covering: &[Covering<'_>]) {
+        if cover.seats.is_empty() || cover.edition != self.edition {
+            self.cover_again(cover, covering);
+        }
+    }
+
     /// As [`Book::cover`], in the memory of an earlier cover.
     pub fn cover_again(&mut self, cover: &mut Cover, covering: &[Covering<'_>]) {
         cover.clear(self.edition);

@@ -89,6 +89,11 @@ impl Cover {
         self.lines.len()
     }
 
+    /// Forgets whose it is and keeps its memory.
+    pub fn forget(&mut self) {
+        self.clear(0);
+    }
+
     /// Empties it and keeps its memory.
     pub(super) fn clear(&mut self, edition: u64) {
         self.edition = edition;

@@ -197,7 +197,8 @@ mod tests {
         let live = cell.load();
         let token = live.tokens().next().unwrap();
         let amounts = Amounts { requests: 1, tokens: 95, nano_usd: 1_500_000_000 };
-        let demand = Demand { covering: &token.covering(), amounts };
+        let covering = token.covering();
+        let demand = Demand::once(&covering, amounts);
         let reservation = ledger.reserve(&demand, 1_800_000_000_000).await.unwrap();
         reservation.settle(&Spent { amounts, ..Spent::default() });
         let told = |budget: &BudgetUse| {

@@ -67,7 +67,7 @@ impl Scene {
     ) -> Result<Reservation, ReserveError> {
         self.set_clock(now_ms);
         let covering = covering(parties);
-        self.ledger.reserve(&Demand { covering: &covering, amounts }, now_ms).await
+        self.ledger.reserve(&Demand::once(&covering, amounts), now_ms).await
     }
 
     /// Waits until everything that has ended is counted so.
@@ -83,7 +83,7 @@ impl Scene {
         self.set_clock(now_ms);
         let unpaced = |covering| Covering { rates: &[], concurrency: None, ..covering };
         let covered: Vec<_> = covering(parties).into_iter().map(unpaced).collect();
-        let demand = Demand { covering: &covered, amounts: Amounts::default() };
+        let demand = Demand::once(&covered, Amounts::default());
         let nothing = self.ledger.reserve(&demand, now_ms).await.unwrap();
         let standings = self.ledger.standings(&covering(parties), now_ms);
         nothing.release();

@@ -84,9 +84,10 @@ struct Shared {
     open: Mutex<HashMap<u64, Arc<[Subject]>>>,
     /// Ends that the server does not know of yet, but for those that are on their way.
     waiting: Mutex<VecDeque<Ended>>,
-    /// How many they are, with those on their way.
-    unacknowledged: watch::Sender<usize>,
+    ends: watch::Sender<Ends>,
     work: Notify,
+    /// Somebody waits for what the courier gathers.
+    hurry: Notify,
     /// Subjects that a snapshot names.
     keep: Mutex<BTreeSet<Subject>>,
     /// They are others than those that were read last.
@@ -112,6 +113,13 @@ struct Trouble {
     since_ms: u64,
 }
 
+/// How many holds have ended so far, and of how many of them the server knows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    all: u64,
+    acknowledged: u64,
+}
+
 /// The end of a hold.
 struct Ended {
     hold: u64,
@@ -127,6 +135,8 @@ pub(super) struct Held {
     hold: u64,
     owners: Arc<[Subject]>,
     is_sent: bool,
+    /// Others may wait for its place among the requests that are open.
+    has_seat: bool,
 }
 
 /// Why a question has no answer.
@@ -177,8 +187,9 @@ impl Remote {
             ahead_ms: AtomicI64::new(0),
             open: Mutex::default(),
             waiting: Mutex::default(),
-            unacknowledged: watch::Sender::new(0),
+            ends: watch::Sender::new(Ends::default()),
             work: Notify::new(),
+            hurry: Notify::new(),
             keep: Mutex::default(),
             keeps_others: AtomicBool::new(false),
             ending: Mutex::default(),
@@ -196,7 +207,8 @@ impl Remote {
         now_ms: u64,
     ) -> Result<Option<Held>, ReserveError> {
         let hold = self.shared.last_hold.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let mut held = Held { shared: Arc::clone(&self.shared), hold, owners: Arc::new([]), is_sent: false };
+        let shared = Arc::clone(&self.shared);
+        let mut held = Held { shared, hold, owners: Arc::new([]), is_sent: false, has_seat: false };
         let asked = held.ask(Asks::First, demand, now_ms).await;
         match asked {
             Ok(()) => {
@@ -245,7 +257,7 @@ impl Remote {
         if lock(&self.shared.ending).is_some() {
             return Err("it is closed".to_owned());
         }
-        let waiting = *self.shared.unacknowledged.borrow();
+        let waiting = self.shared.ends.borrow().unknown();
         if waiting >= MOST_WAITING {
             return Err(format!("{waiting} settlements wait for the server"));
         }
@@ -283,9 +295,12 @@ impl Held {
         lock(&self.shared.open).remove(&self.hold);
         lock(&self.shared.mirror).doubt(&self.owners);
         let (hold, owners, at_ms) = (self.hold, Arc::clone(&self.owners), clock::monotonic_ms());
-        self.shared.unacknowledged.send_modify(|count| *count += 1);
+        self.shared.ends.send_modify(|ends| ends.all += 1);
         lock(&self.shared.waiting).push_back(Ended { hold, owners, spent: spent.copied(), at_ms });
         self.shared.work.notify_one();
+        if self.has_seat {
+            self.shared.hurry.notify_one();
+        }
     }
 
     /// Notes whose it may be from now on, before anything is asked. The caller stays the first.
@@ -304,9 +319,13 @@ impl Held {
     async fn ask(&mut self, asks: Asks, demand: &Demand<'_>, now_ms: u64) -> Result<(), Stop> {
         let seats = demand::seats(demand.covering).map_err(Stop::Beyond)?;
         self.belong_to(demand.covering);
+        self.has_seat |= demand.covering.iter().any(|covering| covering.concurrency.is_some());
         let shared = Arc::clone(&self.shared);
         let asking = async {
-            let told = self.answer(asks, &seats, demand, now_ms).await?;
+            let mut told = self.answer(asks, &seats, demand, now_ms).await?;
+            if told.outcome == Outcome::Refused && shared.tell_of_ends().await {
+                told = self.answer(asks, &seats, demand, now_ms).await?;
+            }
             shared.ahead_ms.store(difference(told.now_ms, now_ms), Ordering::Relaxed);
             shared.hear(&seats, &told);
             match told.outcome {
@@ -384,7 +403,7 @@ impl Shared {
         if lock(&self.ending).is_some() {
             return Err(Stop::Unavailable("it is closed".to_owned()));
         }
-        let waiting = *self.unacknowledged.borrow();
+        let waiting = self.ends.borrow().unknown();
         if waiting >= MOST_WAITING {
             return Err(Stop::Unavailable(format!("{waiting} settlements wait for the server")));
         }
@@ -402,6 +421,18 @@ impl Shared {
         let linked = links.wait_for(Option::is_some).await;
         let link = linked.ok().and_then(|link| link.clone());
         link.ok_or_else(|| Stop::Unavailable("it is closed".to_owned()))
+    }
+
+    /// Has the server told of every request that has ended here so far, and waits until it knows. False when it
+    /// knew: then none of them stood in anybody's way.
+    async fn tell_of_ends(&self) -> bool {
+        let so_far = *self.ends.borrow();
+        if so_far.unknown() == 0 {
+            return false;
+        }
+        self.hurry.notify_one();
+        let known = |ends: &Ends| ends.acknowledged >= so_far.all;
+        self.ends.subscribe().wait_for(known).await.is_ok()
     }
 
     /// Takes a connection out of use that has failed.
@@ -454,6 +485,12 @@ impl Shared {
             || Stop::Beyond(format!("use would go beyond {most}, which is never counted")),
             Stop::Refused,
         )
+    }
+}
+
+impl Ends {
+    fn unknown(&self) -> usize {
+        usize::try_from(self.all.saturating_sub(self.acknowledged)).unwrap_or(usize::MAX)
     }
 }
 

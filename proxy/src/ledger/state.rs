@@ -1,12 +1,13 @@
 //! What the lock guards: the book, the open journal segment, and what waits for the keeper.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use la_core::amount::Amounts;
 use la_core::budget::{
-    Book, Cover, Covering, Denied, HoldId, SavedBook, SavedOwner, SavedPart, Settled, Spent, Standing,
+    Book, Cover, Covering, Denied, Ended, HoldId, SavedBook, SavedOwner, SavedPart, Settled, Spent, Standing,
     Taken as Part,
 };
 use la_core::id::Subject;
@@ -49,7 +50,10 @@ pub(super) struct State {
     unwritten: Batch,
     /// How often records were lost, because a write failed.
     losses: u64,
+    /// Memory for the cover of a question that reserves nothing.
     cover: Cover,
+    /// Memory for what the end of a request does.
+    endings: Vec<Ended>,
     /// From which size a segment is due to be replaced, in bytes.
     segment_bytes: u64,
     /// Why nothing can be written down. Until the keeper has cleared it, nothing is reserved.
@@ -102,6 +106,7 @@ impl State {
             unwritten,
             losses: 0,
             cover: Cover::default(),
+            endings: Vec::new(),
             segment_bytes,
             trouble: None,
             stalled: false,
@@ -116,27 +121,29 @@ impl State {
     /// it is written down.
     pub(super) fn reserve(&mut self, demand: &Demand<'_>, now_ms: u64) -> Result<Taken, Refusal> {
         self.standing().map_err(Refusal::Unavailable)?;
-        self.book.cover_again(&mut self.cover, demand.covering);
-        if self.cover.meters() > MOST_METERS {
-            let why = format!("{} budgets cover one request, {MOST_METERS} at most", self.cover.meters());
+        let (mut fresh, mut known) = (Cover::default(), demand.known.map(RefCell::borrow_mut));
+        let cover = known.as_deref_mut().unwrap_or(&mut fresh);
+        self.book.renew(cover, demand.covering);
+        if cover.meters() > MOST_METERS {
+            let why = format!("{} budgets cover one request, {MOST_METERS} at most", cover.meters());
             return Err(Refusal::Unavailable(why));
         }
-        let reserved = self.book.reserve(&self.cover, &demand.amounts, now_ms);
+        let reserved = self.book.reserve(cover, &demand.amounts, now_ms);
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         let hold = reserved.map_err(Refusal::Denied)?.hold;
-        self.record_taken(hold, &demand.amounts);
-        let standings = self.book.standings(&self.cover, now_ms);
+        self.record_taken(hold, cover, &demand.amounts);
+        let standings = self.book.standings(cover, now_ms);
         Ok(Taken { hold, losses: self.losses, standings, is_logged: self.log.is_some() })
     }
 
     /// Takes more for an open request and records it, or does neither.
     pub(super) fn raise(&mut self, hold: HoldId, demand: &Demand<'_>, now_ms: u64) -> Result<(), Refusal> {
         self.standing().map_err(Refusal::Unavailable)?;
-        self.book.cover_again(&mut self.cover, demand.covering);
-        let raised = self.book.raise(hold, &self.cover, &demand.amounts, now_ms);
+        let cover = self.book.cover(demand.covering);
+        let raised = self.book.raise(hold, &cover, &demand.amounts, now_ms);
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         raised.map_err(Refusal::Denied)?;
-        self.record_taken(hold, &demand.amounts);
+        self.record_taken(hold, &cover, &demand.amounts);
         // What could not be recorded stays taken in memory: there is no next attempt, and the request ends.
         self.write_down().map_err(Refusal::Unavailable)
     }
@@ -151,17 +158,18 @@ impl State {
         let amounts = spent.map(|spent| &spent.amounts);
         if let (Some(segment), None) = (&self.segment, &self.trouble) {
             let number = segment.number();
-            let ending = book.ending(hold, amounts);
-            for ended in book.ending(hold, amounts) {
+            self.endings.clear();
+            self.endings.extend(book.ending(hold, amounts));
+            for ended in &self.endings {
                 name(book, batch, &mut self.named, number, ended.taken.meter);
             }
-            let period_of = |place| book.period_of(place);
+            let (endings, period_of) = (self.endings.iter().copied(), |place| book.period_of(place));
             match (spent, book.caller(hold)) {
                 (Some(spent), Some(caller)) => {
                     name(book, batch, &mut self.named, number, caller);
-                    batch.settle((hold.number(), caller), spent, ending, period_of);
+                    batch.settle((hold.number(), caller), spent, endings, period_of);
                 }
-                _ => batch.release(hold.number(), ending, period_of),
+                _ => batch.release(hold.number(), endings, period_of),
             }
         }
         let settled = match spent {
@@ -242,14 +250,14 @@ impl State {
         self.wake = true;
     }
 
-    /// Records what was just taken under the cover that was judged last.
-    fn record_taken(&mut self, hold: HoldId, amounts: &Amounts) {
+    /// Records what was just taken under `cover`.
+    fn record_taken(&mut self, hold: HoldId, cover: &Cover, amounts: &Amounts) {
         let (Some(segment), None) = (&self.segment, &self.trouble) else { return };
         let (book, batch, number) = (&self.book, &mut self.unwritten, segment.number());
-        for taken in book.taken(&self.cover, amounts) {
+        for taken in book.taken(cover, amounts) {
             name(book, batch, &mut self.named, number, taken.meter);
         }
-        batch.reserve(hold.number(), book.taken(&self.cover, amounts));
+        batch.reserve(hold.number(), book.taken(cover, amounts));
     }
 
     /// Numbers the charge, and tells it to the log.
@@ -338,7 +346,7 @@ impl State {
 }
 
 fn named(book: &Book, part: &Part) -> Option<SavedPart> {
-    book.named(&la_core::budget::Ended { taken: *part, charged: 0 })
+    book.named(&Ended { taken: *part, charged: 0 })
 }
 
 /// Writes down which meter is at a place and in which period, where the segment lacks it. What was named in

@@ -14,6 +14,7 @@ use crate::http1::buffers::Buffers;
 use crate::ledger::Ledger;
 use crate::observe::metrics::Metrics;
 use crate::pipeline::authenticate::Memo;
+use crate::pipeline::covers::Covers;
 use crate::upstream::Pool;
 
 /// One thread's own things, and its share of what all threads use.
@@ -38,6 +39,8 @@ pub struct Worker {
     pub pool: Pool,
     /// Tokens that were verified.
     pub memo: Memo,
+    /// Where the limits of its last callers are counted.
+    pub covers: Covers,
     /// Names of requests.
     pub ids: RequestIds,
 }

@@ -3,10 +3,11 @@
 //! A message takes what was measured. Counting tokens and listing models is free: no budget counts it, but it
 //! takes part in rates of requests and in concurrency, where the caller has any.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use la_core::amount::{Amounts, Unit};
-use la_core::budget::{Covering, Limits, Settled, Spent, Standing};
+use la_core::budget::{Cover, Covering, Limits, Settled, Spent, Standing};
 use la_core::price;
 use la_dialects::anthropic::usage::Observed;
 
@@ -45,6 +46,8 @@ pub(super) struct Covered<'a> {
     pub(super) token: &'a TokenEntry,
     /// Its own limits, then its pools'.
     pub(super) covering: &'a [Covering<'a>],
+    /// Where they are counted.
+    pub(super) cover: &'a RefCell<Cover>,
 }
 
 impl Covered<'_> {

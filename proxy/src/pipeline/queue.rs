@@ -34,7 +34,8 @@ pub(super) async fn reserve(
     covered: Covered<'_>,
     amounts: Amounts,
 ) -> Result<(Reservation, Option<Turn>), NotReserved> {
-    let (ledger, demand) = (&*worker.ledger, Demand { covering: covered.covering, amounts });
+    let Covered { covering, cover, .. } = covered;
+    let (ledger, demand) = (&*worker.ledger, Demand { covering, amounts, known: Some(cover) });
     let Some(concurrency) = covered.token.limits.concurrency else {
         return ledger
             .reserve(&demand, clock::unix_milliseconds())

@@ -307,7 +307,7 @@ fn use_beyond_the_grant_asks_for_a_grant_that_covers_it() {
 #[test]
 fn whoever_is_forgotten_makes_old_covers_stale() {
     let budgets = [budget(Unit::Requests, 3, "Day@UTC"), budget(Unit::Tokens, 9, "lifetime")];
-    let (mut book, cover) = alone(&budgets);
+    let (mut book, mut cover) = alone(&budgets);
     let hold = take(&mut book, &cover, tokens(1), NOW_MS);
     let (nobody, a) = (BTreeSet::new(), BTreeSet::from([subject("a")]));
     book.see(&a, NOW_MS + DAY_MS);
@@ -328,6 +328,11 @@ fn whoever_is_forgotten_makes_old_covers_stale() {
     assert_eq!(book.reserve(&cover, &tokens(1), NOW_MS), Err(Denied::Stale));
     assert_eq!(book.used(&subject("a")), None);
     assert!(book.save(true).is_empty());
+    for _ in 0..2 {
+        book.renew(&mut cover, &[Covering::pool(&subject("a"), &budgets)]);
+        take(&mut book, &cover, tokens(1), NOW_MS);
+    }
+    assert_eq!(used(&mut book, &cover, NOW_MS), [2, 2], "a cover that is made anew is as good as the first");
 }
 
 #[test]

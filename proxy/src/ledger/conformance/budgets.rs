@@ -159,7 +159,7 @@ async fn requests_at_the_same_time_never_go_over() {
         let pool = Party::pool("p").hard(Unit::Tokens, 1_700, "rolling/1h");
         scene.set_clock(NOON_MS);
         let covering = covering(&[&token, &pool]);
-        let demand = Demand { covering: &covering, amounts: amounts(17, 0) };
+        let demand = Demand::once(&covering, amounts(17, 0));
         let all = (0..500).map(|_| scene.ledger.reserve(&demand, NOON_MS));
         let all = futures::future::join_all(all).await;
         assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 100, "{}", scene.name);

@@ -45,8 +45,7 @@ async fn raise_takes_more_under_all_limits_or_changes_nothing() {
         let parties = [&token, &pool];
         let mut held = scene.reserve(&parties, amounts(50, 0), NOON_MS).await.unwrap();
         let covering = covering(&parties);
-        let more =
-            |tokens| Demand { covering: &covering, amounts: Amounts { requests: 0, tokens, nano_usd: 0 } };
+        let more = |tokens| Demand::once(&covering, Amounts { requests: 0, tokens, nano_usd: 0 });
         held.raise(&more(30), NOON_MS).await.unwrap();
         let refused = held.raise(&more(11), NOON_MS).await.unwrap_err();
         assert!(
@@ -72,7 +71,7 @@ async fn raise_in_the_next_period_is_charged_there() {
         let (covering, later_ms) = (covering(&[&token]), NOON_MS + 60 * MINUTE_MS);
         scene.set_clock(later_ms);
         let amounts = Amounts { requests: 0, tokens: 50, nano_usd: 0 };
-        held.raise(&Demand { covering: &covering, amounts }, later_ms).await.unwrap();
+        held.raise(&Demand::once(&covering, amounts), later_ms).await.unwrap();
         held.settle(&spent(70, 0));
         assert_eq!(scene.used(&[&token], later_ms).await, [20], "{}", scene.name);
     }

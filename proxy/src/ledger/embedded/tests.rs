@@ -69,7 +69,8 @@ async fn reserve_request(
     now: i64,
 ) -> Result<Reservation, ReserveError> {
     let limits = Limits::check(&LimitsSpec::of_requests(limit)).unwrap();
-    let demand = Demand { covering: &[Covering::of(subject, &limits)], amounts: Amounts::of_requests(1) };
+    let covering = [Covering::of(subject, &limits)];
+    let demand = Demand::once(&covering, Amounts::of_requests(1));
     ledger.reserve(&demand, u64::try_from(now).unwrap() * 1_000).await
 }
 

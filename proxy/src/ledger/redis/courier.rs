@@ -37,6 +37,10 @@ const KEEP_EVERY_MS: u64 = 3_600_000;
 /// Shortest and longest pause between two attempts to connect.
 const PAUSES_MS: (u64, u64) = (50, 2_000);
 
+/// How long an end waits for others: one that goes alone stands, at the server, before the next reservation of
+/// the same client.
+const GATHER_FOR: Duration = Duration::from_millis(2);
+
 /// Ends that are sent together.
 const BATCH: usize = 256;
 
@@ -93,7 +97,7 @@ impl Courier {
                 Some(Ending::Closed) if now_ms >= *deadline_ms.get_or_insert(now_ms + FLUSH_WITHIN_MS) => {
                     return self.left();
                 }
-                Some(Ending::Closed) if *self.shared.unacknowledged.borrow() == 0 => return Ok(()),
+                Some(Ending::Closed) if self.shared.ends.borrow().unknown() == 0 => return Ok(()),
                 _ => {}
             }
         }
@@ -123,6 +127,10 @@ impl Courier {
                 () = self.shared.work.notified() => false,
                 _ = ping.tick() => true,
             };
+            if !is_time {
+                // Over at once when somebody waits for an end.
+                let _ = tokio::time::timeout(GATHER_FOR, self.shared.hurry.notified()).await;
+            }
             let done = async {
                 self.flush(link).await?;
                 if is_time {
@@ -185,11 +193,11 @@ impl Courier {
                 }
                 failed = Some(fault);
             }
-            let acknowledged = sent - back.len();
+            let acknowledged = (sent - back.len()) as u64;
             let mut waiting = lock(&self.shared.waiting);
             back.into_iter().rev().for_each(|ended| waiting.push_front(ended));
             drop(waiting);
-            self.shared.unacknowledged.send_modify(|count| *count = count.saturating_sub(acknowledged));
+            self.shared.ends.send_modify(|ends| ends.acknowledged += acknowledged);
             if let Some(fault) = failed {
                 return Err(fault);
             }
@@ -266,7 +274,7 @@ impl Courier {
 
     /// Nothing may be left when the ledger has been closed.
     fn left(&self) -> Result<(), String> {
-        let left = *self.shared.unacknowledged.borrow();
+        let left = self.shared.ends.borrow().unknown();
         let is_closed = *lock(&self.shared.ending) == Some(Ending::Closed);
         self.shared.link.send_replace(None);
         if is_closed && left > 0 {

@@ -68,8 +68,8 @@ pub(super) fn open(url: &str, time: Time, on_unavailable: OnUnavailable, unrecor
 impl Ledger {
     /// Waits until the server has acknowledged every end.
     pub(in crate::ledger) async fn quiet(&self) {
-        let mut unacknowledged = remote(self).shared.unacknowledged.subscribe();
-        unacknowledged.wait_for(|count| *count == 0).await.unwrap();
+        let mut ends = remote(self).shared.ends.subscribe();
+        ends.wait_for(|ends| ends.unknown() == 0).await.unwrap();
     }
 
     /// Reads now how an owner stands.

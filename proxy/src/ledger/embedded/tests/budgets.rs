@@ -59,7 +59,8 @@ impl Load {
         let amounts = Amounts { requests: 1, tokens, nano_usd: tokens * 1_500 };
         let caller = self.dice.random_range(0..2);
         if self.open.len() < 4 && self.dice.random_range(0..3) > 0 {
-            let demand = Demand { covering: &self.covering(caller), amounts };
+            let covering = self.covering(caller);
+            let demand = Demand::once(&covering, amounts);
             let reserved = runtime.block_on(ledger.reserve(&demand, self.now_ms));
             self.open.extend(reserved.ok());
         } else if !self.open.is_empty() {
@@ -67,7 +68,8 @@ impl Load {
             let mut reservation = self.open.swap_remove(at);
             if self.dice.random_range(0..4) == 0 {
                 let more = Amounts { requests: 0, ..amounts };
-                let demand = Demand { covering: &self.covering(caller), amounts: more };
+                let covering = self.covering(caller);
+                let demand = Demand::once(&covering, more);
                 let _ = runtime.block_on(reservation.raise(&demand, self.now_ms));
             }
             match self.dice.random_range(0..4) {
@@ -202,13 +204,14 @@ fn refusal_of_a_pool_names_it_and_takes_nothing() {
     let amounts = Amounts { requests: 1, tokens: 1, nano_usd: 80_000_000 };
     let mut held = Vec::new();
     for caller in [0, 1] {
-        let demand = Demand { covering: &load.covering(caller), amounts };
+        let covering = load.covering(caller);
+        let demand = Demand::once(&covering, amounts);
         held.push(runtime.block_on(ledger.reserve(&demand, NOW_MS)).unwrap());
     }
     let third = subject("c");
     let covering =
         [Covering::pool(&third, &load.budgets[..4]), Covering::pool(&load.pool, &load.budgets[4..])];
-    let refused = runtime.block_on(ledger.reserve(&Demand { covering: &covering, amounts }, NOW_MS));
+    let refused = runtime.block_on(ledger.reserve(&Demand::once(&covering, amounts), NOW_MS));
     let Err(ReserveError::Refused(why)) = refused else { panic!("admitted") };
     assert_eq!((&*why.name, &why.owner, why.used, why.limit), ("pool", &load.pool, 160_000_000, 200_000_000));
     assert_eq!(why.retry_at_ms, why.resets_at_ms);
@@ -222,11 +225,10 @@ fn ended_request_cannot_be_raised() {
     let load = Load::new(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let covering = load.covering(0);
-    let demand = Demand { covering: &covering, amounts: Amounts::of_requests(1) };
+    let demand = Demand::once(&covering, Amounts::of_requests(1));
     let mut reservation = runtime.block_on(ledger.reserve(&demand, NOW_MS)).unwrap();
     let too_much = Amounts { requests: 0, tokens: 60_001, nano_usd: 0 };
-    let refused =
-        runtime.block_on(reservation.raise(&Demand { covering: &covering, amounts: too_much }, NOW_MS));
+    let refused = runtime.block_on(reservation.raise(&Demand::once(&covering, too_much), NOW_MS));
     assert!(matches!(refused, Err(ReserveError::Refused(_))));
     assert_eq!(reservation.reserved(), &Amounts::of_requests(1));
     let settled = reservation.settle(&Spent { amounts: too_much, ..Spent::default() });

@@ -90,7 +90,7 @@ fn four_budgets_of_ten_thousand_tokens_take_a_few_megabytes() {
         for number in 0..10_000 {
             let owner = subject(&format!("agent-{number}"));
             let covering = [Covering::pool(&owner, &budgets[..4]), Covering::pool(&pool, &[])];
-            ledger.reserve(&Demand { covering: &covering, amounts }, NOW_MS).await.unwrap().settle(&spent);
+            ledger.reserve(&Demand::once(&covering, amounts), NOW_MS).await.unwrap().settle(&spent);
         }
         println!("{} KiB more for 10,000 tokens", resident_kib() - before);
         let (owner, count) = (subject("busy"), 300_000_u32);
@@ -98,7 +98,7 @@ fn four_budgets_of_ten_thousand_tokens_take_a_few_megabytes() {
         let covering = [Covering::pool(&owner, &large[..4]), Covering::pool(&pool, &large[4..])];
         let start = Instant::now();
         for round in 0..count {
-            let demand = Demand { covering: &covering, amounts };
+            let demand = Demand::once(&covering, amounts);
             let now_ms = NOW_MS + u64::from(round / 10);
             ledger.reserve(&demand, now_ms).await.unwrap().settle(&spent);
         }

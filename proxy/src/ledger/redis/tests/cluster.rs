@@ -32,7 +32,7 @@ async fn keys_of_one_proxy_are_found_where_a_cluster_has_them() {
     let token = Party::token("a").hard(Unit::Requests, 2, "lifetime");
     let pool = Party::pool("p").hard(Unit::Tokens, 100, "Day@UTC");
     let covering = covering(&[&token, &pool]);
-    let demand = Demand { covering: &covering, amounts: one() };
+    let demand = Demand::once(&covering, one());
     let time = Time { clock: Clock::Server, lease_ms: super::super::LEASE_MS };
     for node in [&first, &second] {
         let ledger = open(&node.url(), time, OnUnavailable::Deny, Counter::default());

@@ -33,7 +33,7 @@ async fn server_that_is_gone_refuses_within_a_second_and_all_is_well_once_it_is_
     let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]).unwrap();
     let token = Party::token("a").hard(Unit::Requests, 3, "lifetime");
     let covering = covering(&[&token]);
-    let demand = Demand { covering: &covering, amounts: one() };
+    let demand = Demand::once(&covering, one());
     let ledger = denying(&server.url());
     let open = ledger.reserve(&demand, NOON_MS).await.unwrap();
     ledger.reserve(&demand, NOON_MS).await.unwrap().settle(&spent(0, 0));
@@ -61,7 +61,7 @@ async fn allowed_without_a_server_a_request_is_admitted_counted_and_told() {
     let ledger = open(&server.url(), SERVER_TIME, OnUnavailable::Allow, unrecorded.clone());
     let token = Party::token("a").hard(Unit::Requests, 1, "lifetime");
     let covering = covering(&[&token]);
-    let demand = Demand { covering: &covering, amounts: one() };
+    let demand = Demand::once(&covering, one());
     ledger.reserve(&demand, NOON_MS).await.unwrap().release();
     assert_eq!(ledger.unrecorded(), None);
     server.kill();

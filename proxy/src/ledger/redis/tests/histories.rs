@@ -82,7 +82,7 @@ impl Scene {
         let covering = covering(&parties);
         let cover = self.book.cover(&covering);
         let expected = self.book.reserve(&cover, &amounts, self.now_ms);
-        let found = self.ledger.reserve(&Demand { covering: &covering, amounts }, self.now_ms).await;
+        let found = self.ledger.reserve(&Demand::once(&covering, amounts), self.now_ms).await;
         match (expected, found) {
             (Ok(admission), Ok(reservation)) => self.open.push((reservation, admission.hold)),
             (Err(Denied::Refused(expected)), Err(ReserveError::Refused(found))) => {
@@ -107,7 +107,7 @@ impl Scene {
             return;
         }
         let expected = self.book.raise(*hold, &cover, &amounts, self.now_ms);
-        let found = reservation.raise(&Demand { covering: &covering, amounts }, self.now_ms).await;
+        let found = reservation.raise(&Demand::once(&covering, amounts), self.now_ms).await;
         match (expected, found) {
             (Ok(()), Ok(())) => {}
             (Err(Denied::Refused(expected)), Err(ReserveError::Refused(found))) => {
@@ -140,11 +140,7 @@ impl Scene {
             let cover = self.book.cover(&covering);
             let nothing = Amounts::default();
             let expected = self.book.reserve(&cover, &nothing, self.now_ms).ok();
-            let found = self
-                .ledger
-                .reserve(&Demand { covering: &covering, amounts: nothing }, self.now_ms)
-                .await
-                .ok();
+            let found = self.ledger.reserve(&Demand::once(&covering, nothing), self.now_ms).await.ok();
             assert_eq!(expected.is_some(), found.is_some(), "{what}");
             let (Some(expected), Some(found)) = (expected, found) else { continue };
             let standings = self.ledger.standings(&covering, self.now_ms);

@@ -18,7 +18,7 @@ async fn hold_that_nobody_renews_stays_charged_and_leaves_the_open_requests() {
     let shared = Shared::start();
     let token = Party::token("a").hard(Unit::Tokens, 100, "lifetime").concurrency(1);
     let covering = covering(&[&token]);
-    let demand = Demand { covering: &covering, amounts: amounts(40, 0) };
+    let demand = Demand::once(&covering, amounts(40, 0));
     shared.set_clock(NOON_MS);
     let (killed, other) = (leased(&shared), leased(&shared));
     let held = killed.reserve(&demand, NOON_MS).await.unwrap();
@@ -42,7 +42,7 @@ async fn hold_that_is_renewed_lasts() {
     let shared = Shared::start();
     let token = Party::token("a").concurrency(1);
     let covering = covering(&[&token]);
-    let demand = Demand { covering: &covering, amounts: one() };
+    let demand = Demand::once(&covering, one());
     shared.set_clock(NOON_MS);
     let ledger = leased(&shared);
     let held = ledger.reserve(&demand, NOON_MS).await.unwrap();
@@ -65,8 +65,7 @@ async fn second_settlement_of_a_hold_changes_nothing() {
     let token = Party::token("a").hard(Unit::Tokens, 1_000, "rolling/1h").rate(Unit::Tokens, 1, "1h", 100);
     let covering = covering(&[&token]);
     let ledger = leased(&shared);
-    let held =
-        ledger.reserve(&Demand { covering: &covering, amounts: amounts(90, 0) }, NOON_MS).await.unwrap();
+    let held = ledger.reserve(&Demand::once(&covering, amounts(90, 0)), NOON_MS).await.unwrap();
     held.settle(&spent(30, 0));
     ledger.quiet().await;
     let everything = || shared.server.command(&["HGETALL", &demand::keys(&token.subject)[0]]).unwrap();
@@ -107,7 +106,7 @@ async fn scripts_are_handed_over_again_where_the_server_has_lost_them() {
     shared.set_clock(NOON_MS);
     let token = Party::token("a").hard(Unit::Requests, 2, "lifetime");
     let covering = covering(&[&token]);
-    let demand = Demand { covering: &covering, amounts: one() };
+    let demand = Demand::once(&covering, one());
     let ledger = leased(&shared);
     ledger.reserve(&demand, NOON_MS).await.unwrap().settle(&spent(0, 0));
     ledger.quiet().await;
@@ -124,7 +123,7 @@ async fn period_that_was_guessed_wrong_is_asked_for_again() {
     let shared = Shared::start();
     let token = Party::token("a").hard(Unit::Requests, 2, "Day@UTC");
     let covering = covering(&[&token]);
-    let demand = Demand { covering: &covering, amounts: one() };
+    let demand = Demand::once(&covering, one());
     shared.set_clock(NOON_MS);
     let ledger = leased(&shared);
     for wrong_ms in [0, NOON_MS - 100 * 1_440 * MINUTE_MS, NOON_MS + 100 * 1_440 * MINUTE_MS] {
@@ -145,8 +144,7 @@ async fn limit_that_doubles_cannot_count_is_refused_by_name() {
     let covering = covering(&[&token]);
     let ledger = shared.ledger_with(LEASE, OnUnavailable::Allow, Counter::default());
     assert!(ledger.objection(&covering).unwrap().contains("make it smaller"));
-    let refused =
-        ledger.reserve(&Demand { covering: &covering, amounts: one() }, NOON_MS).await.err().unwrap();
+    let refused = ledger.reserve(&Demand::once(&covering, one()), NOON_MS).await.err().unwrap();
     assert!(
         refused.to_string().contains("budget USD-lifetime of gateway/agents/a has limit 9007199254740992"),
         "{refused}"

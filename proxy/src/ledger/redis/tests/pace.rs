@@ -30,7 +30,7 @@ async fn reservation_takes_at_most_twice_as_long_as_the_bare_script() {
     let pool = Party::pool("p").hard(Unit::Usd, 1 << 50, "Month@UTC");
     let covering = covering(&[&token, &pool]);
     let amounts = amounts(100, 1_000);
-    let demand = Demand { covering: &covering, amounts };
+    let demand = Demand::once(&covering, amounts);
     let shared = &remote(&ledger).shared;
     ledger.reserve(&demand, NOON_MS).await.unwrap().settle(&spent(1, 1));
     let (now_ms, link) = (shared.server_ms(NOON_MS), shared.linked().await.ok().unwrap());

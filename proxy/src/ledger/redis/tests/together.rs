@@ -46,7 +46,7 @@ async fn money_of_three_processes_ends_below_the_limit_by_less_than_one_reservat
     let ledgers = [0, 1, 2].map(|_| open(&server.url(), time, OnUnavailable::Deny, Counter::default()));
     let token = Party::token("a").hard(Unit::Usd, LIMIT, "lifetime");
     let covering = covering(&[&token]);
-    let demand = Demand { covering: &covering, amounts: amounts(0, MOST) };
+    let demand = Demand::once(&covering, amounts(0, MOST));
     let (open, settled) = (AtomicUsize::new(0), AtomicU64::new(0));
     let clients = (0..CLIENTS).zip(ledgers.iter().cycle());
     let all = join_all(clients.map(|(_, ledger)| spend(ledger, &demand, &open, &settled)));
