@@ -4,6 +4,7 @@
 //! [`app`] is the only module that wires the others together. It never talks to the Kubernetes API: what it
 //! serves comes as files, flags or manifests through [`config`].
 
+pub mod accounts;
 pub mod admin;
 pub mod app;
 pub mod cli;

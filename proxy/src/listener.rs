@@ -16,6 +16,7 @@ mod accept;
 pub(crate) mod client;
 pub(crate) mod connection;
 pub(crate) mod passing;
+mod pulse;
 pub mod seat;
 pub(crate) mod socket;
 pub mod worker;

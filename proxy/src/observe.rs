@@ -1,5 +1,6 @@
 //! What a person can see of the data path: metrics and one log line per request.
 
+pub mod health;
 pub mod line;
 pub mod metrics;
 pub mod settlement;

@@ -13,19 +13,23 @@ pub mod authenticate;
 pub mod covers;
 
 mod admit;
+mod answer;
 mod choose;
 mod disclose;
+mod exchange;
 mod forward;
 mod measure;
 mod queue;
 mod read;
 mod relay;
+mod renewal;
 mod resolve;
 mod settle;
 mod substitute;
 
-use admit::{Covered, Ended};
-use forward::{Outgoing, Way};
+use admit::{Admitted, Covered, Ended};
+use answer::Answered;
+use forward::{Forwarded, Job};
 use read::Content;
 
 use crate::clock;
@@ -52,7 +56,7 @@ pub(crate) async fn handle(worker: &Rc<Worker>, client: &mut Client, head: Resul
         Ok(Served::Local) => local(client, line),
         Ok(Served::Upstream(task, answered)) => relay::run(task, answered, line, client).await,
         Err(Refusal::Gone) => client.cut(),
-        Err(refusal) => refused(worker, client, &refusal, line),
+        Err(refusal) => refused(worker, client, &refusal, line).await,
     }
 }
 
@@ -62,7 +66,7 @@ pub(crate) async fn handle(worker: &Rc<Worker>, client: &mut Client, head: Resul
 )]
 enum Served {
     Local,
-    Upstream(relay::Task, forward::Answered),
+    Upstream(relay::Task, Answered),
 }
 
 async fn serve(
@@ -82,49 +86,60 @@ async fn serve(
     let (token, covering) = (&*caller.token, caller.token.covering());
     let cover = worker.covers.of(&caller.token);
     let covered = Covered { token, covering: &covering, cover: &cover };
-    let content = match found.operation {
+    let body = match found.operation {
         Operation::Messages => {
             // What is here already costs nothing to read, and is judged as a whole soon.
             if !client.body_is_read() {
                 authenticate::not_exhausted(worker, covered)?;
             }
-            read::content(worker, client, head, &token.limits).await?
+            Some(read::body(worker, client, head, &token.limits).await?)
         }
-        Operation::CountTokens => read::content(worker, client, head, &token.limits).await?,
-        _ => Content::none(worker),
+        Operation::CountTokens => Some(read::body(worker, client, head, &token.limits).await?),
+        _ => None,
     };
-    let model = content.model(head);
+    let content = body.as_ref().map_or(Ok(Content::NONE), |body| body.content(head))?;
+    let model = content.model();
     line.model(model);
-    let provider = resolve::provider(&caller.live, &found, model)?;
+    let way = resolve::way(&caller.live, token, &found, model)?;
     let measured = match found.operation {
         Operation::Messages => {
-            let asked = content.message(head, &token.limits)?;
-            Some(measure::message(&covering, &provider.prices, &asked)?)
+            let asked = content.message(&token.limits)?;
+            Some(measure::dearest(&covering, way, &asked)?)
         }
         _ => None,
     };
-    let mut admitted = admit::request(worker, client, covered, measured).await?;
-    let chosen = choose::account(&provider, clock::unix_seconds())?;
-    line.account(&chosen.account);
-    let body = content.bytes(head);
-    let mut outgoing = worker.buffers.take();
-    substitute::head(&mut outgoing, &found, (&provider.endpoint, &chosen.proof), head, body.len());
-    let way = Way { worker, provider: &provider };
-    let answered = forward::send(way, client, &mut admitted, Outgoing { head: &outgoing, body }).await;
-    worker.buffers.give(outgoing);
-    let answered = answered.inspect_err(|refusal| {
-        let (outcome, seen) = (settle::outcome_of(refusal), &Observed::default());
-        let status = refuse::status(refusal).as_u16();
-        let (account, prices) = (&chosen.account, &provider.prices);
-        let ended = Ended { outcome, status, seen, account, prices, line };
-        let settlement = admitted.settle(&ended);
-        line.unanswered(settlement);
-    })?;
-    if answered.head.status == 401 {
-        worker.live.mark_unauthorized(&chosen.account);
+    let admitted = admit::request(worker, client, covered, measured).await?;
+    let job = Job { worker, covered, way, found: &found, head, content: &content };
+    forward(job, client, admitted, line).await
+}
+
+/// Has it answered upstream; without an answer that can be passed on, settles it.
+async fn forward(
+    job: Job<'_>,
+    client: &mut Client,
+    mut admitted: Admitted,
+    line: &mut Line,
+) -> Result<Served, Refusal> {
+    if let Some(every_ms) = job.keep_alive_ms() {
+        client.keep_alive(every_ms, relay::fields_before_answer(&admitted, line));
     }
-    let task = relay::Task { worker: Rc::clone(worker), provider, account: chosen.account, admitted };
-    Ok(Served::Upstream(task, answered))
+    let answered = forward::answer(job, client, &mut admitted, line).await;
+    match answered.and_then(|forwarded| forwarded.in_time_for(client)) {
+        Ok(Forwarded { answered, provider, account, slot }) => {
+            let worker = Rc::clone(job.worker);
+            Ok(Served::Upstream(relay::Task { worker, provider, account, slot, admitted }, answered))
+        }
+        Err(refusal) => {
+            let (outcome, seen) = (settle::outcome_of(&refusal), &Observed::default());
+            let status = refuse::status(&refusal).as_u16();
+            if let Some((account, prices)) = line.account().cloned().zip(job.prices()) {
+                let ended = Ended { outcome, status, seen, account: &account, prices, line };
+                let settlement = admitted.settle(&ended);
+                line.unanswered(settlement);
+            }
+            Err(refusal)
+        }
+    }
 }
 
 fn local(client: &mut Client, mut line: Line) {
@@ -137,7 +152,10 @@ fn local(client: &mut Client, mut line: Line) {
     client.answer(&response);
 }
 
-fn refused(worker: &Worker, client: &mut Client, refusal: &Refusal, mut line: Line) {
+async fn refused(worker: &Worker, client: &mut Client, refusal: &Refusal, mut line: Line) {
+    if client.has_begun() {
+        return refused_late(worker, client, refusal, line).await;
+    }
     let mut response = refuse::answer(refusal, line.id);
     if let Refusal::Limited(limited) = refusal {
         for (name, value) in disclose::fields(&limited.standings) {
@@ -151,4 +169,13 @@ fn refused(worker: &Worker, client: &mut Client, refusal: &Refusal, mut line: Li
     line.conclude(response.status().as_u16(), reason.label(), None);
     client.seat().leave_request();
     client.answer(&response);
+}
+
+/// Refuses a request whose client has the head of a stream already.
+async fn refused_late(worker: &Worker, client: &mut Client, refusal: &Refusal, mut line: Line) {
+    let reason = refuse::reason(refusal);
+    worker.metrics.refusal(reason);
+    line.conclude(200, reason.label(), None);
+    client.seat().leave_request();
+    client.break_off(Some(&refuse::late(refusal, line.id))).await;
 }

@@ -18,8 +18,10 @@ use crate::listener::worker::RequestId;
 use crate::observe::metrics::Reason;
 
 mod limited;
+mod none_left;
 
 pub use limited::{Limited, named};
+pub use none_left::NoneLeft;
 
 /// Carries the request's name on every answer.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -113,6 +115,27 @@ pub enum Refusal {
     /// No account has a usable credential.
     #[error("no usable credential: {}", accounts(.0))]
     NoAccount(Vec<AccountReport>),
+    /// Every account that could serve it rests or is busy.
+    #[error("{0}")]
+    NoneLeft(Box<NoneLeft>),
+    /// The vendor does not accept the credential of the only account that is left.
+    #[error(
+        "provider {provider} does not accept the credential of account {provider}/{account}; its owner has to renew it"
+    )]
+    Credential {
+        /// The provider's name.
+        provider: String,
+        /// The account's name.
+        account: String,
+    },
+    /// The vendor refused it, and the head of its client's stream has been sent.
+    #[error("provider answered with status {status}")]
+    Vendor {
+        /// The vendor's status.
+        status: u16,
+        /// What it said.
+        body: Vec<u8>,
+    },
     /// The vendor cannot be reached.
     #[error("provider {provider} cannot be reached")]
     Unreachable {
@@ -226,6 +249,16 @@ pub fn event(end: Ending, id: RequestId) -> Bytes {
     Bytes::from(error::event(kind, message, id.as_str()))
 }
 
+/// The event by which a request is refused whose client has the head of a stream already.
+pub fn late(refusal: &Refusal, id: RequestId) -> Bytes {
+    let one_line = |body: &[u8]| body.starts_with(b"{") && memchr::memchr2(b'\n', b'\r', body).is_none();
+    match refusal {
+        // What the vendor said stays as it said it.
+        Refusal::Vendor { body, .. } if one_line(body) => Bytes::from(error::event_of(body)),
+        _ => Bytes::from(error::event(class(refusal).1, &refusal.to_string(), id.as_str())),
+    }
+}
+
 /// Why an answer that has begun ends before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -255,12 +288,13 @@ pub fn reason(refusal: &Refusal) -> Reason {
         Refusal::NoMemory => Reason::Memory,
         Refusal::Model { .. } | Refusal::NoProvider => Reason::Model,
         Refusal::Ledger => Reason::Ledger,
-        Refusal::NoAccount(_) => Reason::Account,
+        Refusal::NoAccount(_) | Refusal::NoneLeft(_) | Refusal::Credential { .. } => Reason::Account,
         Refusal::Stopping | Refusal::Gone => Reason::Connections,
         Refusal::Unreachable { .. }
         | Refusal::Broken { .. }
         | Refusal::Timeout { .. }
         | Refusal::Answer { .. }
+        | Refusal::Vendor { .. }
         | Refusal::Ambiguous { .. } => Reason::Upstream,
     }
 }
@@ -279,15 +313,18 @@ fn class(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Token => (StatusCode::UNAUTHORIZED, kinds::AUTHENTICATION),
         Refusal::Standing(_) | Refusal::Unpriced { .. } => (StatusCode::FORBIDDEN, kinds::PERMISSION),
         Refusal::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, kinds::RATE_LIMIT),
+        Refusal::NoneLeft(none) if none.is_limit => (StatusCode::TOO_MANY_REQUESTS, kinds::RATE_LIMIT),
         Refusal::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, kinds::REQUEST_TOO_LARGE),
         Refusal::BodyCompressed => (StatusCode::UNSUPPORTED_MEDIA_TYPE, kinds::INVALID_REQUEST),
         Refusal::BodySlow => (StatusCode::REQUEST_TIMEOUT, kinds::INVALID_REQUEST),
-        Refusal::NoMemory | Refusal::Ledger | Refusal::Stopping | Refusal::Gone => {
+        Refusal::NoMemory | Refusal::Ledger | Refusal::NoneLeft(_) | Refusal::Stopping | Refusal::Gone => {
             (StatusCode::SERVICE_UNAVAILABLE, kinds::API)
         }
         Refusal::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, kinds::TIMEOUT),
         Refusal::NoProvider
         | Refusal::NoAccount(_)
+        | Refusal::Credential { .. }
+        | Refusal::Vendor { .. }
         | Refusal::Unreachable { .. }
         | Refusal::Broken { .. }
         | Refusal::Answer { .. }
@@ -300,6 +337,7 @@ fn retry_after_seconds(refusal: &Refusal) -> Option<u64> {
         Refusal::NoMemory | Refusal::Stopping => Some(1),
         Refusal::Ledger => Some(5),
         Refusal::Limited(limited) => limited.retry_after_seconds(),
+        Refusal::NoneLeft(none) => none.retry_after_seconds(),
         _ => None,
     }
 }

@@ -269,6 +269,11 @@ impl Health {
         Noting { health: self, model: event.model, now, slack, policy }.note(event.outcome)
     }
 
+    /// Whether nothing is held against the account: then every model is [open](Standing::Open).
+    pub fn has_no_trouble(&self) -> bool {
+        self.cooldowns.is_empty() && !self.is_unauthorized && self.failures == 0
+    }
+
     /// Whether the account can be used for a model.
     pub fn standing(&self, model: &str, now: i64) -> Standing {
         if self.is_unauthorized {

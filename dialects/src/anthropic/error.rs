@@ -52,8 +52,13 @@ pub fn body(kind: &str, message: &str, request_id: &str) -> Vec<u8> {
 /// A half-sent event before it cannot be taken back, and clients stop at half a JSON text before they see the
 /// error. So the event first renames whatever it follows to `ping`, which clients skip unread.
 pub fn event(kind: &str, message: &str, request_id: &str) -> Vec<u8> {
+    event_of(&body(kind, message, request_id))
+}
+
+/// The same with a body that is there already and has no line break.
+pub fn event_of(body: &[u8]) -> Vec<u8> {
     let mut bytes = b"\nevent: ping\n\nevent: error\ndata: ".to_vec();
-    bytes.extend_from_slice(&body(kind, message, request_id));
+    bytes.extend_from_slice(body);
     bytes.extend_from_slice(b"\n\n");
     bytes
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::answer::{Refusal, json};
 use super::report::List;
 use super::routes::SharedAdmin;
-use crate::config::live::RenewalStage;
+use crate::config::live::{AccountEntry, Live, RenewalStage};
 
 /// How long an asker is kept waiting; longer than one call of the token endpoint may take.
 const PATIENCE: Duration = Duration::from_secs(35);
@@ -48,5 +48,38 @@ pub(super) async fn refresh(
             Some(account) => json(StatusCode::OK, &account.report((admin.now)())),
             None => refuse("is not served any more"),
         },
+    }
+}
+
+#[derive(Serialize)]
+struct Forgotten {
+    forgotten: usize,
+}
+
+/// Forgets the sessions of an account; their next requests find accounts anew.
+pub(super) async fn forget_sessions(
+    State(admin): State<SharedAdmin>,
+    Path(names): Path<(String, String)>,
+) -> Response {
+    forget(&admin, &names, |live, account| live.forget_sessions(account))
+}
+
+/// Forgets why an account rests: its owner knows that it can serve again.
+pub(super) async fn forget_cooldowns(
+    State(admin): State<SharedAdmin>,
+    Path(names): Path<(String, String)>,
+) -> Response {
+    forget(&admin, &names, |_, account| account.known.forget_trouble())
+}
+
+fn forget(
+    admin: &SharedAdmin,
+    (provider, name): &(String, String),
+    what: impl FnOnce(&Live, &AccountEntry) -> usize,
+) -> Response {
+    let live = admin.status.cell().load();
+    match live.account(provider, name) {
+        Some(account) => json(StatusCode::OK, &Forgotten { forgotten: what(&live, account) }),
+        None => Refusal::not_found(format!("there is no account {provider}/{name}")).into_response(),
     }
 }

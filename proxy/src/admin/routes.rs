@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Router, extract::DefaultBodyLimit};
 
 use super::answer::Refusal;
@@ -47,7 +47,9 @@ pub fn router(admin: &Arc<Admin>, trusted: bool) -> Router {
             .route("/v1/usage", get(report::usage))
             .route("/v1/ledger", get(report::ledger))
             .route("/v1/accounts", get(accounts::list))
-            .route("/v1/accounts/{provider}/{name}/refresh", post(accounts::refresh));
+            .route("/v1/accounts/{provider}/{name}/refresh", post(accounts::refresh))
+            .route("/v1/accounts/{provider}/{name}/cooldowns", delete(accounts::forget_cooldowns))
+            .route("/v1/accounts/{provider}/{name}/sessions", delete(accounts::forget_sessions));
         if admin.tokens.is_some() {
             closed = closed
                 .route("/api/tokens", get(tokens::list).post(tokens::issue))
@@ -88,7 +90,9 @@ async fn readyz(State(admin): State<SharedAdmin>) -> Response {
 }
 
 async fn metrics(State(admin): State<SharedAdmin>) -> Response {
-    let text = admin.metrics.as_ref().map(|metrics| metrics.encode()).unwrap_or_default();
+    let accounts = admin.status.cell().load().accounts((admin.now)());
+    let shown = admin.metrics.as_ref().inspect(|metrics| metrics.show_accounts(&accounts));
+    let text = shown.map(|metrics| metrics.encode()).unwrap_or_default();
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

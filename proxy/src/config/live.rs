@@ -3,30 +3,39 @@
 //! [`Live::build`] does all work that does not depend on a request: globs are compiled, addresses taken
 //! apart, credentials turned into header values. A request loads one [`Live`] and keeps it to its end.
 //! What a vendor said about a credential (a 401) is kept beside it, and carried over to the next
-//! snapshot for as long as the credential is the same.
+//! snapshot for as long as the credential is the same; how an account fares, for as long as it has its name.
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use http::HeaderValue;
-use la_core::amount::Unit;
-use la_core::budget::{Budget, Covering, Enforcement, LimitFault, Limits, LimitsSpec, Window, check_budgets};
+use la_core::account::choice::Strategy;
+use la_core::account::health::{Cooldown, Health, Policy};
+use la_core::account::{AccountId, Scope};
 use la_core::credential::{Credential, Credentials};
-use la_core::id::{Subject, TokenId};
+use la_core::id::TokenId;
 use la_core::oauth::Fingerprint;
 use la_core::price;
-use la_core::report::{AccountReport, AccountState};
+use la_core::report::{AccountReport, AccountState, RestReport};
 use la_core::secret::Secret;
-use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts, TokenRecord};
+use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts};
 use tokio::sync::watch;
 
+use crate::accounts::Known;
 use crate::credentials::Folder;
 use crate::upstream::endpoint::Endpoint;
+
+mod routes;
+mod tokens;
+
+use routes::route_entries;
+pub use routes::{CandidateEntry, ModelName, RouteEntry};
+use tokens::token_entries;
+pub use tokens::{Pool, Standing, TokenEntry};
 
 /// Everything that requests are served from.
 pub struct Live {
@@ -36,49 +45,6 @@ pub struct Live {
     routes: Vec<RouteEntry>,
     faults: Vec<String>,
     serial: u64,
-}
-
-/// One minted text, with what its record says.
-#[derive(Debug)]
-pub struct TokenEntry {
-    /// Whom its budgets count on.
-    pub subject: Subject,
-    /// Its `jti`.
-    pub id: TokenId,
-    /// From when it is valid, in Unix seconds.
-    pub not_before: i64,
-    /// Until when it is valid, exclusive, in Unix seconds.
-    pub not_after: i64,
-    /// Whether it may be used at all.
-    pub standing: Standing,
-    /// What it may use.
-    pub limits: Arc<Limits>,
-    /// What it may use together with others.
-    pub pools: Box<[Arc<Pool>]>,
-    /// At which percentages of a budget its owner is told.
-    pub thresholds: Box<[u8]>,
-}
-
-/// Budgets that tokens share.
-#[derive(Debug)]
-pub struct Pool {
-    /// Whom they count on.
-    pub subject: Subject,
-    /// The budgets.
-    pub budgets: Vec<Budget>,
-    /// At which percentages of a budget its owner is told.
-    pub thresholds: Box<[u8]>,
-}
-
-/// Whether a token may be used, its times aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It may.
-    Good,
-    /// This text was revoked.
-    Revoked,
-    /// The owner has stopped the token for now.
-    Suspended,
 }
 
 /// One provider, ready to be called.
@@ -91,8 +57,14 @@ pub struct ProviderEntry {
     pub timeouts: Timeouts,
     /// What its models cost, and how much they take.
     pub prices: price::Book,
-    /// In the order in which they are tried.
+    /// Who pays.
     pub accounts: Vec<Arc<AccountEntry>>,
+    /// How a new session gets its account.
+    pub selection: Strategy,
+    /// When its accounts rest, and for how long.
+    pub health: Policy,
+    /// Requests without a session that were given an account.
+    turns: AtomicU64,
 }
 
 /// One account and what is known of its credential.
@@ -101,6 +73,10 @@ pub struct AccountEntry {
     pub provider: Arc<str>,
     /// Its own name.
     pub name: Arc<str>,
+    /// What its owner wishes for it.
+    pub wishes: Wishes,
+    /// How it fares, whatever its credential.
+    pub known: Arc<Known>,
     credential: Result<Credential, String>,
     proof: Option<Proof>,
     refused: AtomicBool,
@@ -144,9 +120,32 @@ pub enum Proof {
     ApiKey(HeaderValue),
 }
 
-struct RouteEntry {
-    models: Option<GlobSet>,
-    provider: usize,
+/// What the owner of an account wishes for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes {
+    /// Lower goes first, where the provider's selection looks at it.
+    pub priority: u32,
+    /// How much of the load it takes beside others.
+    pub weight: u32,
+    /// Most requests that it serves at a time.
+    pub max_concurrency: Option<u32>,
+    /// Whether it is out of service.
+    pub is_disabled: bool,
+}
+
+/// Whether an account can serve at all, however it fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fitness {
+    /// It can.
+    Able,
+    /// Its owner has taken it out of service.
+    Disabled,
+    /// Its credential is missing or unreadable.
+    Missing,
+    /// Its credential has passed its end.
+    Expired,
+    /// The vendor answered 401 to its current credential.
+    Refused,
 }
 
 /// The one place where a new [`Live`] is put for every thread to find.
@@ -170,20 +169,7 @@ impl Live {
                 Err(message) => faults.push(format!("provider {}: {message}", provider.name)),
             }
         }
-        let mut routes = Vec::new();
-        for (at, route) in snapshot.routes.iter().enumerate() {
-            let provider = route
-                .candidates
-                .iter()
-                .min_by_key(|candidate| candidate.priority)
-                .map(|c| c.provider.as_str());
-            let provider = provider.and_then(|name| providers.iter().position(|entry| *entry.name == *name));
-            match (provider, globs(&route.models)) {
-                (Some(provider), Ok(models)) => routes.push(RouteEntry { models, provider }),
-                (None, _) => faults.push(format!("route {at}: its provider cannot be used")),
-                (_, Err(e)) => faults.push(format!("route {at}: models: {e}")),
-            }
-        }
+        let routes = route_entries(&snapshot, &providers, &mut faults);
         let tokens = token_entries(&snapshot, &mut faults);
         Self { snapshot, tokens, providers, routes, faults, serial: 0 }
     }
@@ -213,16 +199,19 @@ impl Live {
         self.tokens.values()
     }
 
-    /// The provider of the first route that takes `model`.
-    pub fn provider_for(&self, model: &str) -> Option<&Arc<ProviderEntry>> {
-        let route =
-            self.routes.iter().find(|route| route.models.as_ref().is_none_or(|set| set.is_match(model)))?;
-        self.providers.get(route.provider)
+    /// The first route that takes `model`.
+    pub fn route_for(&self, model: &str) -> Option<&RouteEntry> {
+        self.routes.iter().find(|route| route.takes(model))
     }
 
-    /// The provider of the first route: the one that lists models.
-    pub fn first_provider(&self) -> Option<&Arc<ProviderEntry>> {
-        self.providers.get(self.routes.first()?.provider)
+    /// The first route: the one that lists models.
+    pub fn first_route(&self) -> Option<&RouteEntry> {
+        self.routes.first()
+    }
+
+    /// The provider at a place in [`Live::providers`].
+    pub fn provider(&self, at: usize) -> Option<&Arc<ProviderEntry>> {
+        self.providers.get(at)
     }
 
     /// Every provider that can be called.
@@ -245,46 +234,76 @@ impl Live {
         accounts.find(|account| *account.provider == *provider && *account.name == *name)
     }
 
-    /// Takes over what was learned about credentials that have not changed, and how their renewal stands.
+    /// Forgets every session of an account, and says how many there were.
+    pub fn forget_sessions(&self, account: &AccountEntry) -> usize {
+        let sessions = self.routes.iter().filter_map(|route| route.sessions.as_ref());
+        // Routes that remember for the same time share a table: it is empty the second time.
+        sessions.map(|sessions| sessions.clear_account(account.known.id)).sum()
+    }
+
+    /// Takes over what the process knows of accounts and sessions, and what was learned about credentials that
+    /// have not changed.
     fn inherit(&mut self, before: &Self) {
         self.serial = before.serial.wrapping_add(1);
-        for account in self.providers.iter().flat_map(|provider| &provider.accounts) {
+        // Nobody else has them yet.
+        let providers = self.providers.iter_mut().filter_map(Arc::get_mut);
+        for account in providers.flat_map(|provider| &mut provider.accounts).filter_map(Arc::get_mut) {
             let Some(old) = before.account(&account.provider, &account.name) else { continue };
+            account.known = Arc::clone(&old.known);
             if old.credential == account.credential {
                 account.refused.store(old.refused.load(Ordering::Relaxed), Ordering::Relaxed);
+            } else {
+                account.known.credential_changed();
             }
             // Elsewhere the snapshot says whether anybody renews it.
             if account.in_folder {
                 account.set_renewal(old.renewal());
             }
         }
+        for sessions in self.routes.iter_mut().filter_map(|route| route.sessions.as_mut()) {
+            let mut known = before.routes.iter().filter_map(|route| route.sessions.as_ref());
+            if let Some(same) = known.find(|known| known.ttl_seconds == sessions.ttl_seconds) {
+                *sessions = Arc::clone(same);
+            }
+        }
     }
 }
 
-impl TokenEntry {
-    /// Most requests in the subject's life.
-    pub fn max_requests(&self) -> Option<u64> {
-        let is_it = |budget: &&Budget| budget.unit == Unit::Requests && budget.window == Window::Lifetime;
-        let hard = self.limits.budgets.iter().filter(is_it).filter(|b| b.enforcement == Enforcement::Hard);
-        hard.map(|budget| budget.limit).min()
+impl ProviderEntry {
+    /// Its account with this id.
+    pub fn account(&self, id: AccountId) -> Option<&Arc<AccountEntry>> {
+        self.accounts.iter().find(|account| account.known.id == id)
     }
 
-    /// Whose limits cover its requests: its own first, then every pool's.
-    pub fn covering(&self) -> Vec<Covering<'_>> {
-        let pools = self.pools.iter().map(|pool| Covering::pool(&pool.subject, &pool.budgets));
-        std::iter::once(Covering::of(&self.subject, &self.limits)).chain(pools).collect()
+    /// The number of a request without a session.
+    pub fn next_turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 impl AccountEntry {
+    /// Whether it can serve at all at `now` (Unix seconds), however it fares.
+    pub fn fitness(&self, now: i64) -> Fitness {
+        match &self.credential {
+            _ if self.wishes.is_disabled => Fitness::Disabled,
+            Ok(credential) if self.proof.is_some() => match self.refused.load(Ordering::Relaxed) {
+                _ if credential.is_expired(now) => Fitness::Expired,
+                true => Fitness::Refused,
+                false => Fitness::Able,
+            },
+            _ => Fitness::Missing,
+        }
+    }
+
     /// Whether it can serve at `now` (Unix seconds).
     pub fn state(&self, now: i64) -> AccountState {
-        match &self.credential {
-            Err(_) => AccountState::Missing,
-            Ok(_) if self.proof.is_none() => AccountState::Missing,
-            Ok(credential) if credential.is_expired(now) => self.or_renewal(AccountState::Expired),
-            Ok(_) if self.refused.load(Ordering::Relaxed) => self.or_renewal(AccountState::Unauthorized),
-            Ok(_) => AccountState::Ready,
+        match self.fitness(now) {
+            Fitness::Disabled => AccountState::Disabled,
+            Fitness::Missing => AccountState::Missing,
+            Fitness::Expired => self.or_renewal(AccountState::Expired),
+            Fitness::Refused => self.or_renewal(AccountState::Unauthorized),
+            Fitness::Able if self.known.look(|health| rest(health, now).is_some()) => AccountState::Cooling,
+            Fitness::Able => AccountState::Ready,
         }
     }
 
@@ -311,6 +330,18 @@ impl AccountEntry {
         *self.renewal.lock().unwrap_or_else(PoisonError::into_inner) = renewal;
     }
 
+    /// Notes that the vendor has accepted the credential that it had refused before.
+    pub fn accepted(&self) {
+        if self.refused.swap(false, Ordering::Relaxed) {
+            let (provider, name) = (&*self.provider, &*self.name);
+            tracing::info!(
+                provider.name = provider,
+                account.name = name,
+                "vendor accepts the credential of account {provider}/{name} again",
+            );
+        }
+    }
+
     /// Its access token, where the vendor has refused it.
     pub fn refused_token(&self) -> Option<&Secret> {
         match &self.credential {
@@ -326,6 +357,7 @@ impl AccountEntry {
         let state = self.state(now);
         let renewal = self.renewal();
         let message = match (state, &self.credential) {
+            (AccountState::Disabled, _) => "its owner has taken it out of service".to_owned(),
             (AccountState::Missing, Err(message)) => message.clone(),
             (AccountState::Missing, Ok(_)) => "credential has characters that no header may carry".to_owned(),
             (AccountState::Expired, _) => "credential has expired".to_owned(),
@@ -338,6 +370,7 @@ impl AccountEntry {
         }
         report.last_refresh_time = renewal.last;
         report.refused = self.refused_token().map(|token| Fingerprint::of(token).to_string());
+        self.known.look(|health| tell(health, now, &mut report));
         report
     }
 
@@ -425,12 +458,39 @@ impl LiveCell {
     }
 }
 
+/// What keeps an account from every model, and for how long.
+fn rest(health: &Health, now: i64) -> Option<&Cooldown> {
+    let of_all = health.cooldowns(now).filter(|cooldown| cooldown.scope == Scope::Account);
+    of_all.max_by_key(|cooldown| cooldown.until)
+}
+
+/// Tells how an account fares.
+fn tell(health: &Health, now: i64, report: &mut AccountReport) {
+    if let Some(rest) = rest(health, now).filter(|_| report.state == AccountState::Cooling) {
+        report.until = Some(rest.until);
+        rest.why.as_str().clone_into(&mut report.message);
+    }
+    let utilization = health.utilization(now);
+    (report.five_hour_permille, report.seven_day_permille) = (utilization.five_hour, utilization.seven_day);
+    report.resting = health
+        .cooldowns(now)
+        .filter_map(|cooldown| {
+            let model = match &cooldown.scope {
+                Scope::Account => return None,
+                Scope::Family(family) => (*family).to_owned(),
+                Scope::Model(model) => model.to_string(),
+            };
+            Some(RestReport { model, until: cooldown.until, message: cooldown.why.as_str().to_owned() })
+        })
+        .collect();
+}
+
 fn prepare_provider(
     provider: &snapshot::Provider,
     credentials: &Credentials,
     read_login: &dyn Fn(&Folder<'_>) -> Result<Credential, String>,
 ) -> Result<ProviderEntry, String> {
-    let Backend::Anthropic { base_url, accounts, .. } = &provider.backend;
+    let Backend::Anthropic { base_url, accounts, selection } = &provider.backend;
     let endpoint = Endpoint::parse(base_url).map_err(|e| format!("base URL {base_url:?}: {e}"))?;
     let name: Arc<str> = provider.name.as_str().into();
     let accounts = accounts.iter().map(|account| {
@@ -449,7 +509,16 @@ fn prepare_provider(
         let each: Vec<_> = wrong.iter().map(ToString::to_string).collect();
         format!("pricing: {}", each.join("; "))
     })?;
-    Ok(ProviderEntry { name, endpoint, timeouts: provider.timeouts, prices, accounts })
+    Ok(ProviderEntry {
+        name,
+        endpoint,
+        timeouts: provider.timeouts,
+        prices,
+        accounts,
+        selection: *selection,
+        health: provider.health.clone(),
+        turns: AtomicU64::new(0),
+    })
 }
 
 fn prepare_account(
@@ -458,10 +527,19 @@ fn prepare_account(
     credential: Result<Credential, String>,
 ) -> AccountEntry {
     let proof = credential.as_ref().ok().and_then(proof);
+    let known = Known::new(AccountId::of(&provider, &account.name));
+    let wishes = Wishes {
+        priority: account.priority,
+        weight: account.weight,
+        max_concurrency: account.max_concurrency,
+        is_disabled: account.disabled,
+    };
     let stage = if account.renewable { RenewalStage::Planned } else { RenewalStage::Nobody };
     AccountEntry {
         provider,
         name: account.name.as_str().into(),
+        wishes,
+        known,
         credential,
         proof,
         refused: AtomicBool::new(false),
@@ -483,88 +561,6 @@ fn proof(credential: &Credential) -> Option<Proof> {
         }
         Credential::ApiKey { key } => sensitive(key.expose()).map(Proof::ApiKey),
     }
-}
-
-fn globs(models: &[String]) -> Result<Option<GlobSet>, globset::Error> {
-    if models.is_empty() {
-        return Ok(None);
-    }
-    let mut set = GlobSetBuilder::new();
-    for model in models {
-        set.add(Glob::new(model)?);
-    }
-    set.build().map(Some)
-}
-
-/// Every text of every token. A token whose limits cannot be kept to is left out; a checked snapshot has none.
-fn token_entries(snapshot: &Snapshot, faults: &mut Vec<String>) -> HashMap<TokenId, Arc<TokenEntry>> {
-    let (mut entries, pools) = (HashMap::new(), pools(snapshot, faults));
-    let mut known: HashMap<&LimitsSpec, Arc<Limits>> = HashMap::new();
-    for record in &snapshot.tokens {
-        let (limits, pools) = match (limits(&record.limits, &mut known), pools_of(record, &pools)) {
-            (Ok(limits), Ok(pools)) => (limits, pools),
-            (Err(message), _) | (_, Err(message)) => {
-                faults.push(format!("token {}: {message}", record.subject));
-                continue;
-            }
-        };
-        for issued in &record.ids {
-            let standing = match (issued.revoked, record.suspended) {
-                (true, _) => Standing::Revoked,
-                (false, true) => Standing::Suspended,
-                (false, false) => Standing::Good,
-            };
-            let entry = TokenEntry {
-                subject: record.subject.clone(),
-                id: issued.id.clone(),
-                not_before: issued.not_before,
-                not_after: issued.not_after,
-                standing,
-                limits: Arc::clone(&limits),
-                pools: pools.clone(),
-                thresholds: record.thresholds.as_slice().into(),
-            };
-            entries.insert(issued.id.clone(), Arc::new(entry));
-        }
-    }
-    entries
-}
-
-fn limits<'a>(
-    spec: &'a LimitsSpec,
-    known: &mut HashMap<&'a LimitsSpec, Arc<Limits>>,
-) -> Result<Arc<Limits>, String> {
-    if let Some(same) = known.get(spec) {
-        return Ok(Arc::clone(same));
-    }
-    let limits = Arc::new(Limits::check(spec).map_err(|faults| listed("limits.", &faults))?);
-    known.insert(spec, Arc::clone(&limits));
-    Ok(limits)
-}
-
-fn pools(snapshot: &Snapshot, faults: &mut Vec<String>) -> HashMap<Subject, Arc<Pool>> {
-    let mut pools = HashMap::new();
-    for record in &snapshot.pools {
-        match check_budgets(&record.budgets) {
-            Ok(budgets) => {
-                let (subject, thresholds) = (record.subject.clone(), record.thresholds.as_slice().into());
-                let pool = Arc::new(Pool { subject, budgets, thresholds });
-                pools.insert(record.subject.clone(), pool);
-            }
-            Err(wrong) => faults.push(format!("pool {}: {}", record.subject, listed("", &wrong))),
-        }
-    }
-    pools
-}
-
-fn pools_of(record: &TokenRecord, pools: &HashMap<Subject, Arc<Pool>>) -> Result<Box<[Arc<Pool>]>, String> {
-    let find = |subject: &Subject| pools.get(subject).cloned().ok_or_else(|| format!("{subject} is missing"));
-    record.pools.iter().map(find).collect()
-}
-
-fn listed(path: &str, faults: &[LimitFault]) -> String {
-    let each: Vec<_> = faults.iter().map(|fault| format!("{path}{fault}")).collect();
-    each.join("; ")
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
+use super::pulse::{self, Pulse};
 use super::seat::{End, Seat};
 use crate::clock;
 use crate::http1::body::{Decoder, Framing, Malformed};
@@ -52,6 +53,10 @@ pub(crate) struct Client {
     /// Whether the socket took less of an answer than it was given.
     is_blocked: bool,
     answer: Delimiting,
+    /// Whether the head of the answer has been written.
+    has_begun: bool,
+    /// What keeps it from seeing nothing for long, while it waits for a stream.
+    pulse: Option<Box<Pulse>>,
     /// Whether another request may come after this one.
     persists: bool,
     is_1_1: bool,
@@ -105,6 +110,8 @@ impl Client {
             sent: 0,
             is_blocked: false,
             answer: Delimiting::Silent,
+            has_begun: false,
+            pulse: None,
             persists: true,
             is_1_1: true,
             is_head: false,
@@ -161,6 +168,8 @@ impl Client {
 
     fn read_head(&mut self, end: usize) -> Result<RequestHead, Violation> {
         self.searched = 0;
+        self.has_begun = false;
+        self.pulse = None;
         self.seat.begin_request();
         let bytes = std::mem::take(&mut self.inbox);
         let head = RequestHead::read(bytes, end, std::mem::take(&mut self.fields));
@@ -182,6 +191,8 @@ impl Client {
 
     /// Nothing that comes after a violation is believed.
     fn accuse(&mut self, violation: Violation) -> Violation {
+        self.has_begun = false;
+        self.pulse = None;
         self.seat.begin_request();
         self.persists = false;
         self.body = Decoder::UntilClose;
@@ -269,10 +280,53 @@ impl Client {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
             Poll::Pending => match self.seat.end() {
                 Some(end) => Poll::Ready(Err(end)),
+                None if self.beat(context).is_err() => Poll::Ready(Err(End::Gone)),
                 None => self.poll_gone(context).map(|()| Err(End::Gone)),
             },
         })
         .await
+    }
+
+    /// From now on, writes a comment whenever the client has seen nothing for `every_ms`, after a head with
+    /// `fields` if the answer has not begun.
+    pub(crate) fn keep_alive(&mut self, every_ms: u64, fields: Vec<u8>) {
+        self.pulse = Some(Box::new(Pulse::new(every_ms, fields)));
+    }
+
+    /// Writes no more comments.
+    pub(crate) fn stop_pulse(&mut self) {
+        self.pulse = None;
+    }
+
+    /// Whether the head of the answer has been written.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Writes a comment if it is time to and no event is half sent.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub(crate) fn beat(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(pulse) = &mut self.pulse else { return Ok(()) };
+        let next_ms = pulse.next_ms();
+        if next_ms > clock::noted_ms() {
+            self.seat.wake_by(next_ms);
+            return Ok(());
+        }
+        let may_beat = pulse.may_beat() && !self.is_blocked;
+        let fields = pulse.beat();
+        self.seat.wake_by(pulse.next_ms());
+        if !may_beat {
+            return Ok(());
+        }
+        if !self.has_begun {
+            let out = self.begin_head();
+            write::status_line(out, 200);
+            out.extend_from_slice(&fields);
+            self.end_head(Framing::Chunked);
+        }
+        self.send(context, pulse::COMMENT, false)
     }
 
     /// Ready when the client has closed its side. What it sends meanwhile is kept for later, up to a bound.
@@ -322,6 +376,7 @@ impl Client {
     /// Ends the head of an answer whose body is delimited upstream as `framing` says, for a client of
     /// either version. Nothing is written to the socket yet.
     pub(crate) fn end_head(&mut self, framing: Framing) {
+        self.has_begun = true;
         let delimiting = match framing {
             Framing::Length(_) => framing,
             Framing::Chunked | Framing::UntilClose if self.is_1_1 => Framing::Chunked,
@@ -375,6 +430,9 @@ impl Client {
             Delimiting::Chunks => (line.as_bytes(), b"\r\n", if ends { LAST_CHUNK } else { b"" }),
         };
         let part = if self.is_head { b"" } else { part };
+        if let Some(pulse) = &mut self.pulse {
+            pulse.sent(part);
+        }
         let fresh = [before, part, after, last];
         let waiting = self.outbox.get(self.sent..).unwrap_or_default();
         let slices = [waiting, before, part, after, last].map(IoSlice::new);

@@ -33,6 +33,7 @@ pub(crate) fn poll_part(
         Poll::Ready(found) => Poll::Ready(found.map_err(|_| Stop::BrokenOff)),
         Poll::Pending => match client.poll_flush(context) {
             Poll::Ready(Err(_)) => Poll::Ready(Err(Stop::ClientGone)),
+            _ if client.beat(context).is_err() => Poll::Ready(Err(Stop::ClientGone)),
             _ => client.poll_gone(context).map(|()| Err(Stop::ClientGone)),
         },
     }

@@ -54,6 +54,8 @@ pub struct Seat {
     leaving: Cell<bool>,
     due_ms: Cell<u64>,
     overdue_ms: Cell<u64>,
+    /// When its task wants to look again, whatever else happens.
+    alarm_ms: Cell<u64>,
     end: Cell<Option<End>>,
     token: RefCell<Option<Arc<TokenEntry>>>,
     /// The [`Live::serial`] that the token was last found good in.
@@ -77,6 +79,7 @@ impl Seat {
             leaving: Cell::new(false),
             due_ms: Cell::new(NEVER),
             overdue_ms: Cell::new(NEVER),
+            alarm_ms: Cell::new(NEVER),
             end: Cell::new(None),
             token: RefCell::new(None),
             serial: Cell::new(0),
@@ -141,6 +144,18 @@ impl Seat {
         self.due_ms.set(clock::noted_ms().saturating_add(ms));
     }
 
+    /// Forgets that a phase took too long: another attempt is made.
+    pub fn try_again(&self) {
+        if self.end.get() == Some(End::Due) {
+            self.end.set(None);
+        }
+    }
+
+    /// Wakes the task at `at_ms`, or earlier. What it does then is its own business.
+    pub fn wake_by(&self, at_ms: u64) {
+        self.alarm_ms.set(self.alarm_ms.get().min(at_ms));
+    }
+
     /// Whatever the request does, it may take `ms` from now.
     pub fn limit_request(&self, ms: u64) {
         self.overdue_ms.set(clock::noted_ms().saturating_add(ms));
@@ -161,6 +176,7 @@ impl Seat {
     pub fn leave_request(&self) {
         self.due_ms.set(NEVER);
         self.overdue_ms.set(NEVER);
+        self.alarm_ms.set(NEVER);
         self.end.set(None);
         self.token.borrow_mut().take();
         self.busy.set(false);
@@ -175,6 +191,10 @@ impl Seat {
 
     fn sweep(&self, now_ms: u64, live: &Arc<Live>) {
         if self.connection_due_ms.get() <= now_ms && !self.connection_over.replace(true) {
+            self.wake();
+        }
+        if self.alarm_ms.get() <= now_ms {
+            self.alarm_ms.set(NEVER);
             self.wake();
         }
         if self.end.get().is_some() {

@@ -29,6 +29,8 @@ pub struct Line {
     pub kind: Kind,
     token: Option<Arc<TokenEntry>>,
     account: Option<Arc<AccountEntry>>,
+    /// Those that were tried before.
+    tried: Vec<Arc<AccountEntry>>,
     model: Option<Box<str>>,
     /// What it came to, if the vendor may have it and has not answered.
     unanswered: Option<Box<Settlement>>,
@@ -45,6 +47,7 @@ impl Line {
             kind: Kind::Local,
             token: None,
             account: None,
+            tried: Vec::new(),
             model: None,
             unanswered: None,
             concluded: false,
@@ -56,9 +59,14 @@ impl Line {
         self.token = Some(Arc::clone(token));
     }
 
-    /// Notes which account serves it.
-    pub fn account(&mut self, account: &Arc<AccountEntry>) {
-        self.account = Some(Arc::clone(account));
+    /// Notes with which account it is tried.
+    pub fn attempt(&mut self, account: &Arc<AccountEntry>) {
+        self.tried.extend(self.account.replace(Arc::clone(account)));
+    }
+
+    /// The account that it was tried with last.
+    pub fn account(&self) -> Option<&Arc<AccountEntry>> {
+        self.account.as_ref()
     }
 
     /// Notes the model asked for.
@@ -125,6 +133,12 @@ impl Line {
         }
     }
 
+    /// Which accounts were tried before the last, in order.
+    fn tried(&self) -> Option<String> {
+        let each: Vec<_> = self.tried.iter().map(|a| format!("{}/{}", a.provider, a.name)).collect();
+        (!each.is_empty()).then(|| each.join(","))
+    }
+
     fn write(&self, status: u16, outcome: &str, settlement: Option<&Settlement>, duration_ms: u64) {
         let usage = settlement.and_then(|settlement| settlement.usage).unwrap_or_default();
         let token = self.token.as_deref();
@@ -139,6 +153,8 @@ impl Line {
             token.subject = token.map(|token| Subject::as_str(&token.subject)),
             provider.name = account.map(|account| &*account.provider),
             account.name = account.map(|account| &*account.name),
+            attempts = self.tried.len() + usize::from(account.is_some()),
+            accounts.tried = self.tried(),
             model = self.model.as_deref(),
             usage.input_tokens = usage.total_input(),
             usage.output_tokens = usage.output_tokens,

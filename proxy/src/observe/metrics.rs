@@ -3,7 +3,9 @@
 
 use std::sync::atomic::AtomicU64;
 
+use la_core::account::Scope;
 use la_core::amount::Amounts;
+use la_core::report::AccountReport;
 use la_core::usage::Usage;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -14,8 +16,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::settlement::Settlement;
+use crate::accounts::Step;
 
+mod accounts;
 mod budgets;
+
+pub use accounts::Failover;
 
 /// Upper bounds of the request duration buckets, in seconds: a refusal takes microseconds, an agent's
 /// long turn many minutes.
@@ -153,7 +159,8 @@ pub struct Metrics {
     failures: [Counter; Failure::ALL.len()],
     refreshes: [Counter; Refresh::ALL.len()],
     tokens: [Counter; 4],
-    accounts: budgets::Counters,
+    budgets: budgets::Counters,
+    accounts: accounts::Counters,
     /// Client connections that are open.
     pub connections: Gauge,
     /// Requests that wait for another one of their token to end.
@@ -305,7 +312,8 @@ impl Metrics {
             ["input", "cache_write", "cache_read", "output"]
                 .map(|direction| family.get_or_create(&DirectionLabel { direction }).clone())
         };
-        let accounts = budgets::Counters::register(&mut registry);
+        let budgets = budgets::Counters::register(&mut registry);
+        let accounts = accounts::Counters::register(&mut registry);
         let metrics = Self {
             requests,
             durations,
@@ -313,6 +321,7 @@ impl Metrics {
             failures,
             refreshes,
             tokens,
+            budgets,
             accounts,
             connections: Gauge::default(),
             queued: Gauge::default(),
@@ -399,12 +408,32 @@ impl Metrics {
 
     /// Counts what was reserved for a request.
     pub fn reserved(&self, amounts: &Amounts) {
-        self.accounts.reserved(amounts);
+        self.budgets.reserved(amounts);
     }
 
     /// Counts what a request came to.
     pub fn settled(&self, settlement: &Settlement) {
-        self.accounts.settled(settlement);
+        self.budgets.settled(settlement);
+    }
+
+    /// Counts a request that goes on with another account.
+    pub fn failover(&self, reason: Failover) {
+        self.accounts.failover(reason);
+    }
+
+    /// Counts an account that is put to rest.
+    pub fn cooldown(&self, scope: &Scope) {
+        self.accounts.cooldown(scope);
+    }
+
+    /// Counts what became of the session of a request.
+    pub fn affinity(&self, step: Step) {
+        self.accounts.step(step);
+    }
+
+    /// Shows accounts as they are now.
+    pub fn show_accounts(&self, reports: &[AccountReport]) {
+        self.accounts.show(reports);
     }
 
     /// Notes that a snapshot is served.

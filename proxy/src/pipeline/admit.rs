@@ -25,6 +25,10 @@ use super::measure::Measured;
 use super::queue::{self, NotReserved};
 use super::settle::{Charge, charge};
 
+mod attempts;
+
+use attempts::{Earlier, served_price};
+
 /// A request that may go upstream. Dropped before it was sent, it costs nothing; dropped after, it is
 /// charged all that it holds.
 pub(super) struct Admitted {
@@ -36,7 +40,10 @@ pub(super) struct Admitted {
     measured: Option<Measured>,
     /// How the budgets of its caller stand with it.
     pub(super) standings: Vec<Standing>,
+    /// Whether the vendor may have received the attempt that runs.
     sent: bool,
+    /// Attempts that have failed, and what they came to.
+    earlier: Earlier,
 }
 
 /// A caller and all of the limits that cover it.
@@ -90,7 +97,7 @@ pub(super) async fn request(
         None => Vec::new(),
     };
     let metrics = Arc::clone(&worker.metrics);
-    Ok(Admitted { metrics, reservation, turn, measured, standings, sent: false })
+    Ok(Admitted { metrics, reservation, turn, measured, standings, sent: false, earlier: Earlier::default() })
 }
 
 /// The refusal by a limit, as the caller is told of it.
@@ -132,15 +139,16 @@ impl Admitted {
         let mut reservation = self.reservation.take()?;
         let _turn = self.turn.take();
         let Ended { seen, prices, .. } = *ended;
-        let outcome = if self.sent { ended.outcome } else { Outcome::Unsent };
+        let was_sent = self.sent || self.earlier.is_any();
+        let outcome = if was_sent { ended.outcome } else { Outcome::Unsent };
         let Some(measured) = self.measured else {
             end(reservation, outcome, &Spent::default());
             return None;
         };
         // The price of the model that was asked for is known already.
-        let other = seen.model.as_ref().filter(|served| ended.line.asked_model() != Some(served.as_str()));
-        let served = other.and_then(|model| prices.model(model.as_str()).ok());
-        let charge = charge(&measured, outcome, seen, served.map(|model| model.price));
+        let served = served_price(seen, prices, ended.line.asked_model());
+        let its_outcome = if self.sent { outcome } else { Outcome::Unsent };
+        let charge = self.earlier.with(charge(&measured, its_outcome, seen, served));
         let Charge { spent: charged, quality, billed, cost_nano_usd, is_implausible } = charge;
         let mut settlement = Settlement {
             outcome,
@@ -148,7 +156,7 @@ impl Admitted {
             usage: seen.usage,
             model: seen.model,
             account: Arc::clone(ended.account),
-            reserved: measured.amounts,
+            reserved: *reservation.reserved(),
             charged,
             billed,
             cost_nano_usd,
@@ -178,7 +186,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         match self.reservation.take() {
             // What it used is not known: it is charged as it was reserved.
-            Some(reservation) if self.sent => drop(reservation),
+            Some(reservation) if self.sent || self.earlier.is_any() => drop(reservation),
             Some(reservation) => reservation.release(),
             None => {}
         }

@@ -64,6 +64,8 @@ mod tests {
             standing: Standing::Good,
             limits: Arc::default(),
             pools: Box::default(),
+            providers: Box::default(),
+            account: None,
             thresholds: Box::default(),
         })
     }

@@ -1,137 +1,396 @@
-//! Stage 9: the request goes out, once, and the head of the vendor's answer comes in.
+//! Stage 9: the request goes out, and comes back with an answer that may be passed on.
 //!
-//! The only thing ever tried twice is a request of which a kept connection provably took nothing.
+//! While no byte of an answer has reached the client, an attempt that failed for a reason of the vendor or of
+//! the account is followed by one with another account; a client's own mistake is not. What an attempt may be
+//! billed stays reserved, and the next is reserved beside it. Nothing is held or copied of an answer that is
+//! well, and what follows a failure is apart, so that requests that succeed carry nothing of it.
 
-use crate::config::live::ProviderEntry;
-use crate::http1::response::{BadHead, ResponseHead};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use la_core::account::AccountId;
+use la_core::account::Class;
+use la_core::account::health::{self, Event};
+use la_core::account::reading::Reading;
+use la_core::price;
+use la_dialects::anthropic::usage::Observed;
+use la_dialects::anthropic::{classify, limits};
+
+use super::admit::{Admitted, Covered};
+use super::answer::{Answered, ContentKind, Held};
+use super::choose::{self, Chosen, Wish};
+use super::exchange::{self, Lost};
+use super::measure::{self, Measured};
+use super::read::Content;
+use super::resolve::Way;
+use super::{renewal, settle, substitute};
+use crate::accounts::Slot;
+use crate::clock;
+use crate::config::live::{AccountEntry, ProviderEntry};
+use crate::http1::request::RequestHead;
 use crate::listener::client::Client;
-use crate::listener::seat::End;
 use crate::listener::worker::Worker;
-use crate::observe::metrics::Failure;
-use crate::refuse::{self, Refusal};
-use crate::upstream;
-use crate::upstream::connection::{AskError, Connection};
+use crate::observe;
+use crate::observe::line::Line;
+use crate::observe::metrics::{Failover, Failure};
+use crate::observe::settlement::Outcome;
+use crate::refuse::Refusal;
+use crate::surface::{Found, Operation};
 
-use super::admit::Admitted;
-
-/// The head of an answer, and the connection that the rest of it comes over.
-pub(super) struct Answered {
-    /// The vendor's head.
-    pub(super) head: ResponseHead,
-    /// To be kept once the answer has ended cleanly.
-    pub(super) connection: Connection,
-}
-
-/// Who sends, and to whom.
+/// A request, and all that it may be sent by.
 #[derive(Clone, Copy)]
-pub(super) struct Way<'a> {
-    /// The thread.
-    pub(super) worker: &'a Worker,
-    /// The vendor.
-    pub(super) provider: &'a ProviderEntry,
+pub(super) struct Job<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) covered: Covered<'a>,
+    pub(super) way: Way<'a>,
+    pub(super) found: &'a Found<'a>,
+    pub(super) head: &'a RequestHead,
+    pub(super) content: &'a Content<'a>,
 }
 
-/// What is sent.
-#[derive(Clone, Copy)]
-pub(super) struct Outgoing<'a> {
-    /// Its head.
-    pub(super) head: &'a [u8],
-    /// Its body.
-    pub(super) body: &'a [u8],
+/// An answer to pass on, and who gave it.
+pub(super) struct Forwarded {
+    pub(super) answered: Answered,
+    pub(super) provider: Arc<ProviderEntry>,
+    pub(super) account: Arc<AccountEntry>,
+    pub(super) slot: Slot,
 }
 
-/// Sends the request and waits for the head of the answer.
-pub(super) async fn send(
-    way: Way<'_>,
+/// What came of an attempt.
+type Came = Result<Answered, Box<Failed>>;
+
+/// An attempt that another may follow.
+struct Failed {
+    reason: Failover,
+    outcome: Outcome,
+    seen: Observed,
+    /// What the client gets if there is no other.
+    last: Last,
+}
+
+/// What the client gets of the last attempt.
+enum Last {
+    Refusal(Refusal),
+    Answer(Answered),
+    /// An answer that says that a limit is used up.
+    Quota(Answered),
+    /// A refusal of the credential, which is none of the client's.
+    Credential,
+}
+
+/// What follows a failed attempt.
+enum Next<'a> {
+    Attempt(Chosen<'a>),
+    Last(Box<Answered>, Chosen<'a>),
+}
+
+/// What was tried for one request.
+#[derive(Default)]
+struct Course {
+    attempts: u32,
+    tried: Vec<AccountId>,
+    /// Whether a new credential was waited for: once is enough.
+    has_waited: bool,
+}
+
+/// Sends the request until an answer can be passed on.
+pub(super) async fn answer(
+    job: Job<'_>,
     client: &mut Client,
     admitted: &mut Admitted,
-    request: Outgoing<'_>,
-) -> Result<Answered, Refusal> {
-    client.seat().limit_request(way.provider.timeouts.total_ms);
-    if let Some(kept) = way.worker.pool.take(&way.provider.endpoint.place)
-        && let Some(answered) = attempt(way, client, admitted, kept, request).await?
-    {
-        return judge(way, answered);
+    line: &mut Line,
+) -> Result<Forwarded, Refusal> {
+    let mut course = Course::default();
+    let mut chosen = match choose::account(job.worker, job.wish(), &[]) {
+        Some(chosen) => chosen,
+        // Boxed: it is rare, and the future of every request would carry it.
+        None => Box::pin(course.choose(job, client)).await?.ok_or_else(|| choose::nobody(job.wish()))?,
+    };
+    client.seat().limit_request(chosen.stop.provider.timeouts.total_ms);
+    if !job.is_first(&chosen) {
+        let measured = job.measure(&chosen)?;
+        admitted.make_room(job.worker, job.covered, measured).await?;
     }
-    let connection = connect(way, client).await?;
-    match attempt(way, client, admitted, connection, request).await? {
-        Some(answered) => judge(way, answered),
-        None => Err(broken(way)),
+    loop {
+        course.attempts += 1;
+        line.attempt(&chosen.account);
+        let answered = match attempt(job, client, admitted, &mut chosen).await? {
+            Ok(answered) => answered,
+            Err(failed) => match Box::pin(course.next(job, client, admitted, (chosen, *failed))).await? {
+                Next::Attempt(next) => {
+                    chosen = next;
+                    continue;
+                }
+                Next::Last(answered, its) => {
+                    chosen = its;
+                    *answered
+                }
+            },
+        };
+        let Chosen { stop, account, slot, .. } = chosen;
+        return Ok(Forwarded { answered, provider: Arc::clone(stop.provider), account, slot });
     }
 }
 
-async fn connect(way: Way<'_>, client: &mut Client) -> Result<Connection, Refusal> {
-    let Way { worker, provider } = way;
-    client.seat().begin_phase(provider.timeouts.connect_ms);
-    // Boxed: it is rare, and large enough to weigh on every request otherwise.
-    let connecting = Box::pin(upstream::connect(&provider.endpoint.place, &worker.buffers));
-    match client.race(connecting).await {
-        Ok(Ok(connection)) => {
-            worker.metrics.upstream_connections.inc();
-            Ok(connection)
-        }
-        Ok(Err(e)) => {
-            tracing::warn!(provider.name = %provider.name, "provider {} cannot be reached: {e}", provider.name);
-            worker.metrics.failure(Failure::Connect);
-            Err(Refusal::Unreachable { provider: provider.name.to_string() })
-        }
-        Err(end) => Err(ended(way, end, "connect")),
-    }
-}
-
-/// Nothing when the connection took nothing of the request.
+/// Sends it once.
 async fn attempt(
-    way: Way<'_>,
+    job: Job<'_>,
     client: &mut Client,
     admitted: &mut Admitted,
-    mut connection: Connection,
-    request: Outgoing<'_>,
-) -> Result<Option<Answered>, Refusal> {
-    client.seat().begin_phase(way.provider.timeouts.first_byte_ms);
-    admitted.set_sent(true);
-    match client.race(connection.ask(request.head, request.body)).await {
-        Ok(Ok(head)) => Ok(Some(Answered { head, connection })),
-        Ok(Err(AskError::Unsent)) => {
-            admitted.set_sent(false);
-            Ok(None)
+    chosen: &mut Chosen<'_>,
+) -> Result<Came, Refusal> {
+    let (worker, provider) = (job.worker, chosen.stop.provider);
+    let Some(proof) = chosen.account.proof() else { return Err(choose::nobody(job.wish())) };
+    let body = job.content.pieces(chosen.stop.candidate.model.as_ref());
+    let length = body.iter().map(|piece| piece.len()).sum();
+    let mut head = worker.buffers.take();
+    substitute::head(&mut head, job.found, (&provider.endpoint, proof), job.head, length);
+    let [before, model, after] = body;
+    let exchanged = exchange::run((worker, provider), client, admitted, [&head, before, model, after]).await;
+    worker.buffers.give(head);
+    let (head, connection) = match exchanged {
+        Ok(answered) => answered,
+        Err(Lost::Ended(refusal)) => return Err(refusal),
+        Err(Lost::Failed(refusal)) => {
+            job.note(chosen, health::Outcome::NoAnswer);
+            return Ok(Err(Box::new(Failed::without_answer(refusal))));
         }
-        Ok(Err(AskError::Broken)) => Err(broken(way)),
-        Ok(Err(AskError::BadHead(bad))) => Err(unbelieved(way, bad)),
-        Err(end) => Err(ended(way, end, "answer")),
+    };
+    let reading = limits::read(connection.fields(), clock::unix_seconds());
+    let answered = Answered::new(head, connection, &worker.buffers);
+    match answered.status {
+        200..=299 if answered.kind == ContentKind::Events && job.content.is_stream() => {
+            held(job, client, chosen, (answered, &reading)).await
+        }
+        200..=299 => Ok(job.served(chosen, answered, &reading)),
+        400..=599 => Box::pin(refused(job, client, chosen, (answered, &reading))).await,
+        // Only whoever holds the credential should follow it.
+        status => {
+            worker.metrics.failure(Failure::Answer);
+            job.note(chosen, health::Outcome::Refused { status, class: Class::Unknown, reading: &reading });
+            Err(Refusal::Answer { provider: provider.name.to_string(), status })
+        }
     }
 }
 
-/// Refuses answers that only whoever holds the credential should follow.
-fn judge(way: Way<'_>, answered: Answered) -> Result<Answered, Refusal> {
-    let status = answered.head.status;
-    if !(200..300).contains(&status) && !(400..600).contains(&status) {
-        way.worker.metrics.failure(Failure::Answer);
-        return Err(Refusal::Answer { provider: way.provider.name.to_string(), status });
-    }
-    if status == 401 {
-        way.worker.metrics.failure(Failure::Unauthorized);
-    }
-    Ok(answered)
+/// Holds the start of a stream back until it is known that it is one.
+async fn held(
+    job: Job<'_>,
+    client: &mut Client,
+    chosen: &mut Chosen<'_>,
+    (mut answered, reading): (Answered, &Reading),
+) -> Result<Came, Refusal> {
+    let provider = chosen.stop.provider;
+    client.seat().begin_phase(provider.timeouts.idle_ms);
+    let hold_ms = job.way.route.retry.hold_ms;
+    let failed = match answered.hold(client, hold_ms, &job.worker.buffers).await {
+        Ok(Held::Begun) => return Ok(job.served(chosen, answered, reading)),
+        Ok(Held::Failed(class)) => {
+            let status = answered.status;
+            job.note(chosen, health::Outcome::Refused { status, class, reading });
+            if !class.is_retryable() {
+                return Ok(Ok(answered));
+            }
+            let seen = answered.seen();
+            Failed {
+                reason: Failover::of(class),
+                outcome: Outcome::ErrorEvent,
+                seen,
+                last: Last::of(class, answered),
+            }
+        }
+        Ok(Held::Broken) => {
+            job.note(chosen, health::Outcome::NoAnswer);
+            let broken = Refusal::Broken { provider: provider.name.to_string() };
+            Failed { seen: answered.seen(), ..Failed::without_answer(broken) }
+        }
+        Err(end) => match exchange::ended((job.worker, provider), client, end, "answer") {
+            Lost::Ended(refusal) => return Err(refusal),
+            Lost::Failed(refusal) => {
+                job.note(chosen, health::Outcome::NoAnswer);
+                Failed { seen: answered.seen(), ..Failed::without_answer(refusal) }
+            }
+        },
+    };
+    Ok(Err(Box::new(failed)))
 }
 
-fn unbelieved(way: Way<'_>, bad: BadHead) -> Refusal {
-    let provider = way.provider.name.to_string();
-    if bad == BadHead::Framing {
-        way.worker.metrics.failure(Failure::Answer);
-        return Refusal::Ambiguous { provider };
+/// Reads a refusal and decides whose business it is.
+async fn refused(
+    job: Job<'_>,
+    client: &mut Client,
+    chosen: &mut Chosen<'_>,
+    (mut answered, reading): (Answered, &Reading),
+) -> Result<Came, Refusal> {
+    let (provider, status) = (chosen.stop.provider, answered.status);
+    client.seat().begin_phase(provider.timeouts.first_byte_ms);
+    if let Err(end) = answered.read(client).await
+        && let Lost::Ended(refusal) = exchange::ended((job.worker, provider), client, end, "answer")
+    {
+        return Err(refusal);
     }
-    tracing::warn!(provider.name = provider, "provider {provider} sent what is no answer: {bad}");
-    broken(way)
+    let class = classify::class(status, &answered.held);
+    if status == 401 && class == Class::Auth {
+        job.worker.metrics.failure(Failure::Unauthorized);
+        job.worker.live.mark_unauthorized(&chosen.account);
+    } else {
+        job.note(chosen, health::Outcome::Refused { status, class, reading });
+    }
+    if !class.is_retryable() {
+        return Ok(Ok(answered));
+    }
+    let outcome = settle::outcome_of_status(status).unwrap_or(Outcome::Refused);
+    let last = if status == 401 { Last::Credential } else { Last::of(class, answered) };
+    let failed = Failed { reason: Failover::of(class), outcome, seen: Observed::default(), last };
+    Ok(Err(Box::new(failed)))
 }
 
-fn broken(way: Way<'_>) -> Refusal {
-    way.worker.metrics.failure(Failure::Send);
-    Refusal::Broken { provider: way.provider.name.to_string() }
+impl Course {
+    /// What follows an attempt that failed: another one, or what the client gets.
+    async fn next<'a>(
+        &mut self,
+        job: Job<'a>,
+        client: &mut Client,
+        admitted: &mut Admitted,
+        (failing, failed): (Chosen<'a>, Failed),
+    ) -> Result<Next<'a>, Refusal> {
+        let Failed { reason, outcome, seen, last } = failed;
+        let prices = &failing.stop.provider.prices;
+        admitted.end_attempt(outcome, &seen, (prices, Some(failing.stop.model(job.asked()))));
+        self.tried.push(failing.account.known.id);
+        if self.attempts < job.way.route.retry.attempts {
+            let next = self.choose(job, client).await?;
+            let Some(next) = next else { return job.end(failing, last, true) };
+            if self.has_room(job, admitted, &next).await {
+                job.worker.metrics.failover(reason);
+                return Ok(Next::Attempt(next));
+            }
+        }
+        job.end(failing, last, false)
+    }
+
+    /// Whether another attempt may be made besides those that may be billed.
+    async fn has_room(&self, job: Job<'_>, admitted: &mut Admitted, next: &Chosen<'_>) -> bool {
+        match job.measure(next) {
+            Ok(measured) => admitted.make_room(job.worker, job.covered, measured).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// An account that was not tried; if there is none, one that was, with a new credential.
+    async fn choose<'a>(&mut self, job: Job<'a>, client: &mut Client) -> Result<Option<Chosen<'a>>, Refusal> {
+        if let Some(chosen) = choose::account(job.worker, job.wish(), &self.tried) {
+            return Ok(Some(chosen));
+        }
+        if std::mem::replace(&mut self.has_waited, true) {
+            return Ok(None);
+        }
+        renewal::wait(job, client).await
+    }
 }
 
-fn ended(way: Way<'_>, end: End, what: &'static str) -> Refusal {
-    if matches!(end, End::Due | End::Overdue) {
-        way.worker.metrics.failure(Failure::Timeout);
+impl Forwarded {
+    /// Passes the answer on, unless its client has the head of a stream already and this is none.
+    pub(super) fn in_time_for(self, client: &Client) -> Result<Self, Refusal> {
+        let Answered { status, kind, .. } = self.answered;
+        if !client.has_begun() || (status == 200 && kind == ContentKind::Events) {
+            return Ok(self);
+        }
+        Err(Refusal::Vendor { status, body: self.answered.held })
     }
-    refuse::ended(end, &way.provider.name, what)
+}
+
+impl<'a> Job<'a> {
+    /// After how long without a byte the client gets a comment, if it waits for a stream and is to get any.
+    pub(super) fn keep_alive_ms(&self) -> Option<u64> {
+        self.way.keep_alive_ms().filter(|_| self.content.is_stream())
+    }
+
+    /// What models cost where the request goes first.
+    pub(super) fn prices(&self) -> Option<&'a price::Book> {
+        self.way.stops().next().map(|stop| &stop.provider.prices)
+    }
+
+    /// What an account is chosen for.
+    pub(super) fn wish(&self) -> Wish<'a> {
+        let now = clock::unix_seconds();
+        Wish { way: self.way, asked: self.asked(), session: self.content.session.as_deref(), now }
+    }
+
+    /// The model that the client asked for.
+    pub(super) fn asked(&self) -> &'a str {
+        self.found.model.unwrap_or_else(|| self.content.model())
+    }
+
+    /// Whether the request was measured for where it goes now.
+    fn is_first(&self, chosen: &Chosen<'_>) -> bool {
+        self.way.stops().next().is_some_and(|first| std::ptr::eq(first.candidate, chosen.stop.candidate))
+    }
+
+    /// Measures it for where it goes now.
+    fn measure(&self, chosen: &Chosen<'_>) -> Result<Option<Measured>, Refusal> {
+        if self.found.operation != Operation::Messages {
+            return Ok(None);
+        }
+        let asked = self.content.message(&self.covered.token.limits)?;
+        measure::at(self.covered.covering, chosen.stop, &asked).map(Some)
+    }
+
+    /// The account has answered well.
+    fn served(&self, chosen: &mut Chosen<'_>, answered: Answered, reading: &Reading) -> Came {
+        if answered.kind == ContentKind::Html {
+            // Whoever sends it, it is not the vendor's API.
+            let (status, class) = (answered.status, Class::Unknown);
+            self.note(chosen, health::Outcome::Refused { status, class, reading });
+            return Ok(answered);
+        }
+        if chosen.was_refused {
+            chosen.account.accepted();
+        }
+        self.note(chosen, health::Outcome::Served(reading));
+        if let Some(kept) = chosen.kept.take() {
+            kept.served(self.worker, clock::unix_seconds());
+        }
+        Ok(answered)
+    }
+
+    /// Tells the account's health what came.
+    fn note(&self, chosen: &mut Chosen<'_>, outcome: health::Outcome<'_>) {
+        let Chosen { stop, account, probe, .. } = chosen;
+        // Other operations have limits of their own, which say nothing of messages.
+        let is_own_limit = matches!(outcome, health::Outcome::Refused { class: Class::Quota, .. });
+        if is_own_limit && self.found.operation != Operation::Messages {
+            return;
+        }
+        let event = Event { model: stop.model(self.asked()), outcome };
+        observe::health::learn(&self.worker.metrics, account, &event, &stop.provider.health);
+        probe.take();
+    }
+
+    /// What the client gets of the last attempt; `is_exhausted` when no account was left to try.
+    fn end(self, failing: Chosen<'a>, last: Last, is_exhausted: bool) -> Result<Next<'a>, Refusal> {
+        match last {
+            Last::Refusal(refusal) => Err(refusal),
+            Last::Credential => Err(Refusal::Credential {
+                provider: failing.account.provider.to_string(),
+                account: failing.account.name.to_string(),
+            }),
+            Last::Quota(_) if is_exhausted => Err(choose::nobody(self.wish())),
+            Last::Quota(answered) | Last::Answer(answered) => Ok(Next::Last(Box::new(answered), failing)),
+        }
+    }
+}
+
+impl Failed {
+    /// No answer came, or none that is one; what may have been sent is billed as far as was seen.
+    fn without_answer(refusal: Refusal) -> Self {
+        let (reason, outcome) = (Failover::of_refusal(&refusal), settle::outcome_of(&refusal));
+        Self { reason, outcome, seen: Observed::default(), last: Last::Refusal(refusal) }
+    }
+}
+
+impl Last {
+    fn of(class: Class, answered: Answered) -> Self {
+        if class == Class::Quota { Self::Quota(answered) } else { Self::Answer(answered) }
+    }
 }

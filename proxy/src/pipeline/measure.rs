@@ -12,6 +12,7 @@ use la_dialects::anthropic::bounds::{self, Estimate};
 use crate::refuse::{self, Refusal};
 
 use super::read::Asked;
+use super::resolve::{Stop, Way};
 
 /// What is known of a request before it runs.
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +29,40 @@ pub(super) struct Measured {
     pub(super) is_stream: bool,
 }
 
-/// Measures a request for a message.
-pub(super) fn message(
+/// Measures a request for a message where it goes first, with the amounts of the dearest place that it may go to.
+/// Places where it must not go for its limits do not count.
+///
+/// # Errors
+/// Why it may go nowhere.
+pub(super) fn dearest(
     covering: &[Covering<'_>],
-    prices: &price::Book,
+    way: Way<'_>,
     asked: &Asked<'_>,
 ) -> Result<Measured, Refusal> {
+    let mut dearest: Option<Result<Measured, Refusal>> = None;
+    for stop in way.stops() {
+        dearest = match (dearest, at(covering, stop, asked)) {
+            (Some(Ok(first)), Ok(other)) => {
+                Some(Ok(Measured { amounts: most(&first.amounts, &other.amounts), ..first }))
+            }
+            (None | Some(Err(_)), measured @ Ok(_)) | (None, measured) => Some(measured),
+            (known, Err(_)) => known,
+        };
+    }
+    dearest.unwrap_or(Err(Refusal::NoProvider))
+}
+
+/// Measures a request for a message at one of the places that it may go to.
+///
+/// # Errors
+/// Why it must not go there.
+pub(super) fn at(covering: &[Covering<'_>], stop: Stop<'_>, asked: &Asked<'_>) -> Result<Measured, Refusal> {
+    let asked = Asked { model: stop.model(asked.model), ..*asked };
+    message(covering, &stop.provider.prices, &asked)
+}
+
+/// Measures a request for a message.
+fn message(covering: &[Covering<'_>], prices: &price::Book, asked: &Asked<'_>) -> Result<Measured, Refusal> {
     let known = prices.model(asked.model).ok();
     let price = known.map(|model| model.price);
     let amounts = Amounts::of_requests(1);
@@ -53,6 +82,15 @@ pub(super) fn message(
     let nano_usd = price.map_or(0, |price| price::most_nano_usd(&bounds, &price));
     let amounts = Amounts { requests: 1, tokens: bounds.total_tokens(), nano_usd };
     Ok(Measured { bounds: Some(bounds), is_unbounded: unbounded.is_some(), amounts, ..unweighed })
+}
+
+/// The larger amount of each unit.
+fn most(a: &Amounts, b: &Amounts) -> Amounts {
+    Amounts {
+        requests: a.requests.max(b.requests),
+        tokens: a.tokens.max(b.tokens),
+        nano_usd: a.nano_usd.max(b.nano_usd),
+    }
 }
 
 /// Whether an owner's limits must know how much a request uses.

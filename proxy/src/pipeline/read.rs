@@ -1,12 +1,15 @@
 //! Stage 3: the body, whole, and what it says of itself.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use la_core::budget::Limits;
 use la_dialects::anthropic::bounds::BoundsError;
+use la_dialects::anthropic::session;
 use la_dialects::facts::{self, Facts};
 
 use crate::clock;
+use crate::config::live::ModelName;
 use crate::http1::body::Framing;
 use crate::http1::request::RequestHead;
 use crate::http1::violation::Violation;
@@ -24,19 +27,26 @@ const LEAST_BYTES_PER_MS: u64 = 1;
 /// Bytes to make room for when a client does not say how many come.
 const UNANNOUNCED_BYTES: usize = 16 * 1024;
 
-/// A body and what it says of itself.
-pub(super) struct Content {
-    /// The body, unless it came whole with its head and stays there.
+/// A body.
+pub(super) struct Body {
+    /// All of it, unless it came whole with its head and stays there.
     gathered: Option<Vec<u8>>,
-    /// Where in it the model's name stands.
-    model: Range<usize>,
-    max_tokens: Option<u64>,
-    is_stream: bool,
     /// Its share of the memory for bodies.
     _share: BodyShare,
 }
 
+/// A body and what it says of itself, and of its session together with its head.
+pub(super) struct Content<'a> {
+    /// The body as it came.
+    pub(super) body: &'a [u8],
+    /// Nothing for a request without a body.
+    facts: Option<Facts<'a>>,
+    /// The session that it belongs to.
+    pub(super) session: Option<Cow<'a, str>>,
+}
+
 /// What a request for a message asks for.
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// All of it.
     pub(super) body: &'a [u8],
@@ -48,55 +58,67 @@ pub(super) struct Asked<'a> {
     pub(super) is_stream: bool,
 }
 
-impl Content {
-    /// What a request without a body has.
-    pub(super) fn none(worker: &Worker) -> Self {
-        let _share = worker.bodies.share();
-        Self { gathered: None, model: 0..0, max_tokens: None, is_stream: false, _share }
-    }
-
-    /// What a message asks for, of a caller who may ask for so much output.
-    pub(super) fn message<'a>(
-        &'a self,
-        head: &'a RequestHead,
-        limits: &Limits,
-    ) -> Result<Asked<'a>, Refusal> {
-        let max_tokens = self.max_tokens.ok_or(BoundsError::NoMaxTokens)?;
-        if let Some(most) = limits.max_output_tokens.filter(|most| max_tokens > *most) {
-            return Err(Refusal::OutputTooLarge { asked: max_tokens, most });
-        }
-        let (body, model) = (self.bytes(head), self.model(head));
-        Ok(Asked { body, model, max_tokens, is_stream: self.is_stream })
-    }
-
-    /// The body as it came, given its head.
-    pub(super) fn bytes<'a>(&'a self, head: &'a RequestHead) -> &'a [u8] {
-        self.gathered.as_deref().unwrap_or(head.behind())
-    }
-
-    /// The model asked for.
-    pub(super) fn model<'a>(&'a self, head: &'a RequestHead) -> &'a str {
-        let name = self.bytes(head).get(self.model.clone());
-        name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
+impl Body {
+    /// Scans it, given its head.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn content<'a>(&'a self, head: &'a RequestHead) -> Result<Content<'a>, Refusal> {
+        let body = self.gathered.as_deref().unwrap_or(head.behind());
+        let facts = facts::scan(body)?;
+        let session = session::session(head.fields(), &facts);
+        Ok(Content { body, facts: Some(facts), session })
     }
 }
 
-/// Reads a body and scans it, for a caller with some limits.
-pub(super) async fn content(
+impl<'a> Content<'a> {
+    /// What a request without a body says.
+    pub(super) const NONE: Self = Self { body: b"", facts: None, session: None };
+
+    /// What a message asks for, of a caller who may ask for so much output.
+    pub(super) fn message(&self, limits: &Limits) -> Result<Asked<'a>, Refusal> {
+        let facts = self.facts.as_ref();
+        let max_tokens = facts.and_then(|facts| facts.max_tokens).ok_or(BoundsError::NoMaxTokens)?;
+        if let Some(most) = limits.max_output_tokens.filter(|most| max_tokens > *most) {
+            return Err(Refusal::OutputTooLarge { asked: max_tokens, most });
+        }
+        Ok(Asked { body: self.body, model: self.model(), max_tokens, is_stream: self.is_stream() })
+    }
+
+    /// Whether the answer is to be a stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.stream)
+    }
+
+    /// The body as it goes out, in three parts: before the model's name, the name that it has there, and the
+    /// rest. All of it is in the first where the name stays as it is.
+    pub(super) fn pieces<'b>(&'b self, renamed: Option<&'b ModelName>) -> [&'b [u8]; 3] {
+        let parts = renamed.zip(self.facts.as_ref()).and_then(|(renamed, facts)| {
+            let Range { start, end } = facts.model_span;
+            Some([self.body.get(..start)?, renamed.json.as_bytes(), self.body.get(end..)?])
+        });
+        parts.unwrap_or([self.body, b"", b""])
+    }
+
+    /// The model asked for.
+    pub(super) fn model(&self) -> &'a str {
+        self.facts.as_ref().map_or("", |facts| facts.model)
+    }
+}
+
+/// Reads a body, for a caller with some limits.
+pub(super) async fn body(
     worker: &Worker,
     client: &mut Client,
     head: &RequestHead,
     limits: &Limits,
-) -> Result<Content, Refusal> {
+) -> Result<Body, Refusal> {
     if head.all(b"content-encoding").any(|value| !value.eq_ignore_ascii_case(b"identity")) {
         return Err(Refusal::BodyCompressed);
     }
     let mut bounds = Bounds::begin(worker, head, limits.max_request_bytes)?;
     let gathered = if client.body_is_read() { None } else { Some(gather(client, &mut bounds).await?) };
-    let mut content = Content { gathered, _share: bounds.share, ..Content::none(worker) };
-    let Facts { model_span, max_tokens, stream, .. } = facts::scan(content.bytes(head))?;
-    (content.model, content.max_tokens, content.is_stream) = (model_span, max_tokens, stream);
-    Ok(content)
+    Ok(Body { gathered, _share: bounds.share })
 }
 
 async fn gather(client: &mut Client, bounds: &mut Bounds) -> Result<Vec<u8>, Refusal> {

@@ -8,8 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use la_core::account::health::{self, Event};
 use la_dialects::anthropic::usage::{Observed, Observer};
 
+use crate::accounts::Slot;
 use crate::config::live::{AccountEntry, ProviderEntry};
 use crate::http1::body::Framing;
 use crate::http1::write::{field, status_line};
@@ -17,28 +19,19 @@ use crate::listener::client::Client;
 use crate::listener::passing::{self, Stop};
 use crate::listener::seat::{End, Seat};
 use crate::listener::worker::Worker;
+use crate::observe;
 use crate::observe::line::Line;
 use crate::observe::metrics::{Failure, Kind};
 use crate::observe::settlement::Outcome;
 use crate::refuse::{self, Ending};
 
 use super::admit::{Admitted, Ended};
+use super::answer::{Answered, ContentKind};
 use super::disclose;
-use super::forward::Answered;
+use super::settle;
 
 /// Most bytes kept of one member of a JSON answer while looking for its counts.
 const MAX_JSON_PART_BYTES: usize = 32 * 1024;
-
-/// What may be seen of the vendor's head. Not its cookies, organisation or quotas: those are the owner's.
-const ANSWER_FIELDS: [&[u8]; 7] = [
-    b"content-type",
-    b"content-encoding",
-    b"cache-control",
-    b"retry-after",
-    b"x-should-retry",
-    b"request-id",
-    b"retry-after-ms",
-];
 
 /// An answer on its way.
 struct Relay {
@@ -53,6 +46,8 @@ struct Accounts {
     seat: Rc<Seat>,
     provider: Arc<ProviderEntry>,
     account: Arc<AccountEntry>,
+    /// The request's place among those of its account, until it is settled.
+    slot: Option<Slot>,
     admitted: Admitted,
     line: Line,
     status: u16,
@@ -68,6 +63,8 @@ pub(super) struct Task {
     pub(super) provider: Arc<ProviderEntry>,
     /// The account that serves it.
     pub(super) account: Arc<AccountEntry>,
+    /// The request's place among those of the account.
+    pub(super) slot: Slot,
     /// What is to be settled.
     pub(super) admitted: Admitted,
 }
@@ -90,51 +87,62 @@ pub(super) async fn run(task: Task, answered: Answered, line: Line, client: &mut
     }
 }
 
-/// Writes the client's head; says whether it announces a stream of events.
-fn write_head(client: &mut Client, answered: &Answered, admitted: &Admitted, line: &Line) -> bool {
-    let out = client.begin_head();
-    status_line(out, answered.head.status);
-    let mut is_stream = false;
-    let fields = answered.connection.fields();
-    for (at, (name, value)) in fields.clone().enumerate() {
-        // Each is a single value; of a repeated one the first counts.
-        if ANSWER_FIELDS.contains(&name) && !fields.clone().take(at).any(|(earlier, _)| earlier == name) {
-            is_stream |= name == b"content-type" && value.starts_with(b"text/event-stream");
-            field(out, name, value);
-        }
+/// Writes the client's head, unless a comment was written before it.
+fn write_head(client: &mut Client, answered: &Answered, admitted: &Admitted, line: &Line) {
+    if client.has_begun() {
+        return;
     }
+    if answered.kind != ContentKind::Events {
+        client.stop_pulse();
+    }
+    let out = client.begin_head();
+    status_line(out, answered.status);
+    out.extend_from_slice(&answered.fields);
     field(out, b"x-request-id", line.id.as_str().as_bytes());
     disclose::write(out, &admitted.standings);
-    client.end_head(answered.head.framing);
-    is_stream
+    client.end_head(answered.framing);
+}
+
+/// The fields of a head that is sent before the vendor's is there, to a client that waits for a stream.
+pub(super) fn fields_before_answer(admitted: &Admitted, line: &Line) -> Vec<u8> {
+    let mut out = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n".to_vec();
+    field(&mut out, b"x-request-id", line.id.as_str().as_bytes());
+    disclose::write(&mut out, &admitted.standings);
+    out
 }
 
 impl Relay {
-    fn new(task: Task, answered: Answered, line: Line, client: &mut Client) -> Self {
-        let Task { worker, provider, account, admitted } = task;
-        let status = answered.head.status;
-        let is_stream = write_head(client, &answered, &admitted, &line) && status == 200;
+    fn new(task: Task, mut answered: Answered, line: Line, client: &mut Client) -> Self {
+        let Task { worker, provider, account, slot, admitted } = task;
+        let status = answered.status;
+        write_head(client, &answered, &admitted, &line);
+        worker.buffers.give(std::mem::take(&mut answered.fields));
+        let is_stream = answered.kind == ContentKind::Events && status == 200;
         let observer = (line.kind == Kind::Messages && status == 200).then(|| {
             if is_stream { Observer::for_stream() } else { Observer::for_json(MAX_JSON_PART_BYTES) }
         });
         worker.metrics.open_streams.inc();
         client.seat().begin_phase(provider.timeouts.idle_ms);
         let seat = Rc::clone(client.seat());
-        let is_settled = false;
+        let (is_settled, slot) = (false, Some(slot));
         let accounts =
-            Accounts { worker, seat, provider, account, admitted, line, status, observer, is_settled };
+            Accounts { worker, seat, provider, account, slot, admitted, line, status, observer, is_settled };
         Self { accounts, answered, is_stream }
     }
 
-    /// Passes on what comes, to its end.
+    /// Passes on what was held, then what comes, to its end.
     fn poll(&mut self, client: &mut Client, context: &mut Context<'_>) -> Poll<Result<(), Stop>> {
         let Self { accounts, answered, .. } = self;
-        let connection = &mut answered.connection;
         loop {
-            ready!(passing::poll_part(client, connection, context))?;
-            let (part, ends) = (connection.part(), connection.is_ended());
+            let held = std::mem::take(&mut answered.held);
+            if held.is_empty() && !std::mem::take(&mut answered.has_part) {
+                ready!(passing::poll_part(client, &mut answered.connection, context))?;
+            }
+            let connection = &answered.connection;
+            let part = if held.is_empty() { connection.part() } else { &held };
+            let ends = connection.is_ended() && !answered.has_part;
             accounts.observe(part);
-            if ends && !accounts.is_whole(answered.head.framing) {
+            if ends && !accounts.is_whole(answered.framing) {
                 return Poll::Ready(Err(Stop::BrokenOff));
             }
             if ends {
@@ -142,6 +150,7 @@ impl Relay {
                 accounts.settle(Outcome::Complete);
             }
             let sent = client.send(context, part, ends);
+            accounts.worker.buffers.give(held);
             if ends {
                 return Poll::Ready(Ok(()));
             }
@@ -160,10 +169,9 @@ impl Relay {
             Ending::Ended(End::Stopping) => Outcome::Stopped,
             Ending::Ended(End::Gone) => Outcome::ClientGone,
         };
-        let metrics = &self.accounts.worker.metrics;
         match ending {
-            Ending::Reset => metrics.failure(Failure::Reset),
-            Ending::Ended(End::Due) => metrics.failure(Failure::Stall),
+            Ending::Reset => self.accounts.failed(Failure::Reset),
+            Ending::Ended(End::Due) => self.accounts.failed(Failure::Stall),
             Ending::Ended(_) => {}
         }
         self.accounts.settle(outcome);
@@ -178,6 +186,14 @@ impl Accounts {
             observer.feed(part);
         }
         self.seat.begin_phase(self.provider.timeouts.idle_ms);
+    }
+
+    /// The vendor has failed in the middle of its answer.
+    fn failed(&self, failure: Failure) {
+        self.worker.metrics.failure(failure);
+        let model = self.line.asked_model().unwrap_or_default();
+        let event = Event { model, outcome: health::Outcome::NoAnswer };
+        observe::health::learn(&self.worker.metrics, &self.account, &event, &self.provider.health);
     }
 
     /// Whether an answer that seems to have ended has. When only the end of the connection says so, its
@@ -208,6 +224,7 @@ impl Accounts {
         });
         self.line.conclude(self.status, outcome.label(), settlement.as_ref());
         self.worker.metrics.open_streams.dec();
+        self.slot.take();
         self.seat.leave_request();
     }
 }
@@ -220,12 +237,10 @@ impl Drop for Accounts {
 
 /// How an answer ended, by its status and what was seen in it.
 fn outcome_of(status: u16, outcome: Outcome, seen: Option<&Observed>) -> Outcome {
-    match (status, seen) {
-        // 529 is the vendor's own for "no capacity".
-        (400..=499 | 503 | 529, _) => Outcome::Refused,
-        (500.., _) => Outcome::Failed,
-        (_, Some(seen)) if outcome == Outcome::Complete && seen.error.is_some() => Outcome::ErrorEvent,
-        (_, Some(seen)) if outcome == Outcome::Complete && !seen.complete => Outcome::Truncated,
+    match (settle::outcome_of_status(status), seen) {
+        (Some(error), _) => error,
+        (None, Some(seen)) if outcome == Outcome::Complete && seen.error.is_some() => Outcome::ErrorEvent,
+        (None, Some(seen)) if outcome == Outcome::Complete && !seen.complete => Outcome::Truncated,
         _ => outcome,
     }
 }

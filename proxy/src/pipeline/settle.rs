@@ -10,6 +10,9 @@
 //! | the vendor's own 4xx, 503 and 529 | one request, no tokens and no money | complete |
 //! | not sent: no connection, or refused here | nothing: released in full | complete |
 //!
+//! A request that was tried several times is charged the sum of its attempts, each by its own ending, as one request
+//! (`admit/attempts.rs`).
+//!
 //! A request that no budget of tokens or money covers has no bounds: it is charged as one request, and its tokens
 //! and cost are reported as far as the vendor told them.
 
@@ -81,7 +84,18 @@ pub(super) fn outcome_of(refusal: &Refusal) -> Outcome {
         Refusal::Timeout { .. } => Outcome::Stalled,
         // Whatever it was, nothing of it can be passed on.
         Refusal::Answer { .. } => Outcome::Failed,
+        Refusal::Vendor { status, .. } => outcome_of_status(*status).unwrap_or(Outcome::BrokenOff),
         _ => Outcome::BrokenOff,
+    }
+}
+
+/// How an answer ended that is an error by its status.
+pub(super) fn outcome_of_status(status: u16) -> Option<Outcome> {
+    match status {
+        // 529 is the vendor's own for "no capacity".
+        400..=499 | 503 | 529 => Some(Outcome::Refused),
+        500.. => Some(Outcome::Failed),
+        _ => None,
     }
 }
 

@@ -52,7 +52,7 @@ impl Client {
                 return Answer::later(Trouble::Unreachable);
             }
         };
-        match connection.ask(&self.head(body.len()), body).await {
+        match connection.ask([&self.head(body.len()), body]).await {
             Ok(head) => {
                 let retry_after = retry_after(&connection);
                 match read_body(&mut connection).await {

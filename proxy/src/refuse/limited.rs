@@ -143,7 +143,8 @@ fn of(owner: &Subject) -> String {
     owner.pool().map_or_else(|| "of this token".to_owned(), |pool| format!("of pool {pool}"))
 }
 
-fn shown_time(at_ms: u64) -> String {
+/// A time in Unix milliseconds, as people read it.
+pub(super) fn shown_time(at_ms: u64) -> String {
     // Whole seconds, rounded up as `retry-after` is.
     let seconds = i64::try_from(at_ms.div_ceil(1_000)).unwrap_or(i64::MAX);
     Timestamp::from_second(seconds)

@@ -57,12 +57,13 @@ impl Connection {
         Self { stream, buffers, inbox, head_bytes: 0, part: 0..0, fields, head: None, body, is_sent: true }
     }
 
-    /// Sends a request and waits for the head of its answer, which may come before all is sent.
-    pub(crate) async fn ask(&mut self, head: &[u8], body: &[u8]) -> Result<ResponseHead, AskError> {
+    /// Sends a request, which is all `pieces` in their order, and waits for the head of its answer, which may come
+    /// before all is sent.
+    pub(crate) async fn ask<const N: usize>(&mut self, pieces: [&[u8]; N]) -> Result<ResponseHead, AskError> {
         self.begin();
         let mut sent = 0;
         std::future::poll_fn(|context| {
-            let sending = self.poll_send(context, [head, body], &mut sent);
+            let sending = self.poll_send(context, pieces, &mut sent);
             if let Poll::Ready(Err(_)) = sending
                 && sent == 0
             {

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use la_core::amount::Unit;
 use la_core::budget::{BudgetSpec, CalendarSpec, ConcurrencySpec, Every, LimitsSpec, RateSpec, WindowSpec};
 use la_core::id::Subject;
-use la_core::snapshot::PoolRecord;
+use la_core::snapshot::{Account, PoolRecord};
 
-use crate::router::{Router, Setting, body, eventually, read_answer, status};
+use crate::router::{Router, Setting, account, body, eventually, key, read_answer, status};
 use crate::vendor::Vendor;
 
 /// A model of the built-in price table: $5 for a million tokens of input, $25 for one of output.
@@ -31,7 +31,13 @@ fn limits(budgets: Vec<BudgetSpec>) -> LimitsSpec {
 }
 
 fn router(vendor: &Vendor, limits: LimitsSpec) -> Router {
-    Router::with(vendor.address, Setting { limits, ..Setting::default() })
+    Router::with(vendor.address, Setting { limits, accounts: vec![account("a")], ..Setting::default() })
+}
+
+/// The same with a second account, for requests that fail with the first.
+fn router_of_two(vendor: &Vendor, limits: LimitsSpec) -> Router {
+    let accounts = vec![account("a"), Account { priority: 1, ..account("b") }];
+    Router::with(vendor.address, Setting { limits, accounts, ..Setting::default() })
 }
 
 /// A body that has the vendor do `what`.
@@ -302,4 +308,59 @@ fn every_ending_is_charged_what_it_came_to() {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }
     assert!(metrics.contains(&format!("la_router_settled_tokens_total {tokens}")), "{metrics}");
+}
+
+#[test]
+fn every_attempt_that_may_be_billed_is_charged_and_the_request_counts_once() {
+    let vendor = Vendor::start();
+    let tokens = budget("tokens", Unit::Tokens, "1000000");
+    let all = BudgetSpec { window: WindowSpec::default(), ..budget("all", Unit::Requests, "100") };
+    let rate = RateSpec { unit: Unit::Requests, limit: 100, per: "1h".to_owned(), burst: None };
+    let limits =
+        LimitsSpec { rates: vec![rate], ..limits(vec![tokens, all, budget("money", Unit::Usd, "100")]) };
+    let router = router_of_two(&vendor, limits);
+    let bound = |text: &str| text.len() as u64 + 256;
+    let text = asking("whole", true);
+    let (mut tokens, mut requests) = (0, 0);
+    for (what, expected) in [
+        ("overloaded", 0),
+        ("throttled", 0),
+        ("failing", bound(&text)),
+        ("hangup", bound(&text)),
+        // What its message_start told: 7 of input, 1 of output.
+        ("failed-start-0", 8),
+    ] {
+        let router = &router;
+        vendor.fail(&key("a"), what, 1);
+        let before = vendor.requests();
+        let answer = ask(router, &text);
+        assert_eq!(status(&answer), 200, "{what}: {answer}");
+        (tokens, requests) = (tokens + expected + 12, requests + 1);
+        eventually(&format!("{what} is settled"), || router.used("agent") == (requests, 0));
+        let attempts = vendor.requests() - before;
+        assert_eq!((router.charged().0, attempts), (tokens, 2), "{what}");
+        router.live.load().account("anthropic", "a").unwrap().known.forget_trouble();
+    }
+    let answer = ask(&router, &asking("json", false));
+    let [all] = fields(&answer, "la-budget-all")[..] else { panic!("{answer}") };
+    assert!(all.contains("used=6;") || all.ends_with("used=6"), "each was one request: {all}");
+}
+
+#[test]
+fn attempt_that_no_budget_has_room_for_is_not_made() {
+    let vendor = Vendor::start();
+    let text = asking("json", false);
+    let bound = text.len() as u64 + 256;
+    let limit = bound + 100 + 50;
+    for (what, expected, tried, charged) in [("failing", 500, 1, bound), ("overloaded", 200, 2, 7)] {
+        let router = router_of_two(&vendor, limits(vec![budget("tokens", Unit::Tokens, &limit.to_string())]));
+        vendor.fail(&key("a"), what, 1);
+        let before = vendor.requests();
+        let answer = ask(&router, &text);
+        assert_eq!(status(&answer), expected, "{what}: {answer}");
+        assert_eq!(vendor.requests() - before, tried, "{what}");
+        eventually(&format!("{what} is settled"), || router.used("agent") == (1, 0));
+        assert_eq!(router.charged().0, charged, "{what}");
+        assert!(charged <= limit);
+    }
 }

@@ -3,10 +3,16 @@
 
 mod budgets;
 mod endings;
+mod failover;
 mod heads;
+mod keep_alive;
+mod leaving;
 mod pace;
 mod queueing;
 mod refusals;
+mod renewal;
 mod router;
+mod sessions;
+mod starts;
 mod swap;
 mod vendor;

@@ -78,11 +78,11 @@ fn who_has_waited_long_enough_is_refused() {
 fn client_that_leaves_the_queue_is_never_sent() {
     let vendor = Vendor::start();
     let (router, open) = full(&vendor, "20s");
-    let mut clients = line_up(&router, &["json", "overloaded"]);
+    let mut clients = line_up(&router, &["json", "mistaken"]);
     drop(clients.remove(0));
     eventually("it has left", || router.metrics.encode().contains("la_router_queued_requests 1"));
     drop(open);
-    assert_eq!(status(&read_answer(&mut clients[0])), 529);
+    assert_eq!(status(&read_answer(&mut clients[0])), 400);
     assert_eq!(vendor.requests(), 2);
 }
 

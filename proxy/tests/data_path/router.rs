@@ -11,7 +11,7 @@ use la_core::id::{Subject, TokenId};
 use la_core::price::Override;
 use la_core::secret::Secret;
 use la_core::snapshot::{
-    Account, CredentialSource, IssuedId, PoolRecord, Provider, Route, Snapshot, Timeouts, TokenRecord,
+    Account, CredentialSource, IssuedId, PoolRecord, Provider, Retry, Route, Snapshot, Timeouts, TokenRecord,
 };
 use la_core::token::{Claims, SigningKey};
 use la_proxy::config::live::{Live, LiveCell};
@@ -39,6 +39,10 @@ pub(crate) struct Setting {
     pub(crate) pools: Vec<PoolRecord>,
     pub(crate) pricing: Vec<Override>,
     pub(crate) timeouts: Timeouts,
+    /// Without any, one called `main` and one called `spare`.
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) retry: Retry,
+    pub(crate) keep_alive_ms: Option<u64>,
     pub(crate) max_connections: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) threads: usize,
@@ -51,6 +55,9 @@ impl Default for Setting {
             pools: Vec::new(),
             pricing: Vec::new(),
             timeouts: Timeouts { connect_ms: 1_000, first_byte_ms: 1_500, idle_ms: 1_500, total_ms: 20_000 },
+            accounts: Vec::new(),
+            retry: Retry::default(),
+            keep_alive_ms: None,
             max_connections: 100,
             max_body_bytes: 1 << 20,
             threads: 1,
@@ -64,28 +71,31 @@ impl Router {
     }
 
     pub(crate) fn with(vendor: SocketAddr, setting: Setting) -> Self {
-        let key = SigningKey::from_seed([7; 32]);
+        let signing = SigningKey::from_seed([7; 32]);
         let mut snapshot = Snapshot::empty("platform/gateway");
-        snapshot.keys = vec![key.verifying().unwrap()];
-        let account = |name: &str| Account::new(name, CredentialSource::Published);
-        let accounts = vec![account("main"), account("spare")];
+        snapshot.keys = vec![signing.verifying().unwrap()];
+        let mut accounts = setting.accounts;
+        if accounts.is_empty() {
+            // In this order, so that a test knows which one is asked first.
+            accounts = vec![account("main"), Account { priority: 1, ..account("spare") }];
+        }
+        let oauth = Credential::OAuth { access_token: Secret::new(OAUTH), expires_at: None };
+        let api_key = |name: &str| Credential::ApiKey { key: Secret::new(key(name)) };
+        let credential = |name: &str| if name == "main" { oauth.clone() } else { api_key(name) };
+        let named = |account: &Account| (format!("anthropic/{}", account.name), credential(&account.name));
+        let credentials = Credentials::from_iter(accounts.iter().map(named));
         snapshot.providers = vec![Provider {
             timeouts: setting.timeouts,
             pricing: setting.pricing,
             ..Provider::anthropic("anthropic", &format!("http://{vendor}"), accounts)
         }];
-        snapshot.routes = vec![Route::to("anthropic", Vec::new())];
+        snapshot.routes = vec![Route { retry: setting.retry, ..Route::to("anthropic", Vec::new()) }];
+        snapshot.keep_alive_ms = setting.keep_alive_ms;
         let pools: Vec<_> = setting.pools.iter().map(|pool| pool.subject.clone()).collect();
         snapshot.pools = setting.pools;
         snapshot.tokens =
             vec![record("agent", "id-1", setting.limits), record("other", "id-2", LimitsSpec::default())];
         snapshot.tokens.iter_mut().for_each(|token| token.pools.clone_from(&pools));
-        let oauth = Credential::OAuth { access_token: Secret::new(OAUTH), expires_at: None };
-        let api_key = Credential::ApiKey { key: Secret::new("sk-ant-api03-canary") };
-        let credentials = Credentials::from([
-            ("anthropic/main".to_owned(), oauth),
-            ("anthropic/spare".to_owned(), api_key),
-        ]);
         let live = LiveCell::new(build(&snapshot, &credentials));
         let ledger = Ledger::memory();
         let metrics = Arc::new(Metrics::new());
@@ -98,7 +108,16 @@ impl Router {
             request_log: true,
         };
         let running = plane.start(Arc::clone(&live), Arc::clone(&ledger), Arc::clone(&metrics)).unwrap();
-        Self { address: running.local_addr(), running, live, ledger, metrics, snapshot, credentials, key }
+        Self {
+            address: running.local_addr(),
+            running,
+            live,
+            ledger,
+            metrics,
+            snapshot,
+            credentials,
+            key: signing,
+        }
     }
 
     pub(crate) fn publish(&mut self, change: impl FnOnce(&mut Snapshot)) {
@@ -149,6 +168,16 @@ impl Router {
         socket.set_nodelay(true).unwrap();
         socket
     }
+}
+
+/// An account with a credential of its own.
+pub(crate) fn account(name: &str) -> Account {
+    Account::new(name, CredentialSource::Published)
+}
+
+/// The API key of an account.
+pub(crate) fn key(account: &str) -> String {
+    format!("sk-ant-api03-{account}")
 }
 
 pub(crate) fn build(snapshot: &Snapshot, credentials: &Credentials) -> Live {
@@ -244,4 +273,10 @@ pub(crate) fn read_rest(socket: &mut TcpStream) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// `full` rounds when `LA_PROOF` is 1, else a tenth.
+#[expect(clippy::disallowed_methods, reason = "the edge where tests read their one switch")]
+pub(crate) fn rounds(full: usize) -> usize {
+    if std::env::var("LA_PROOF").is_ok_and(|proof| proof == "1") { full } else { full.div_ceil(10) }
 }

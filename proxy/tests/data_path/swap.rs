@@ -117,9 +117,11 @@ fn vendor_error_passes_with_its_bytes() {
 fn account_that_the_vendor_refuses_is_skipped_until_its_credential_changes() {
     let vendor = Vendor::start();
     let mut router = Router::start(vendor.address);
-    assert_eq!(status(&router.ask("unauthorized")), 401);
+    vendor.fail(OAUTH, "unauthorized", 1);
+    assert_eq!(status(&router.ask("json")), 200, "a client sees nothing of it");
+    assert_eq!(vendor.requests(), 2);
     assert_eq!(status(&router.ask("json")), 200);
-    assert!(vendor.last_head().contains("x-api-key: sk-ant-api03-canary\r\n"), "{}", vendor.last_head());
+    assert!(vendor.last_head().contains("x-api-key: sk-ant-api03-spare\r\n"), "{}", vendor.last_head());
     router.publish(|_| ());
     assert_eq!(status(&router.ask("json")), 200);
     assert!(vendor.last_head().contains("x-api-key: "), "{}", vendor.last_head());

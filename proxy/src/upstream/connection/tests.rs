@@ -112,12 +112,12 @@ fn requests_follow_each_other_and_their_answers_come_whole() {
             say(peer, "HTTP/1.1 429 Too Many\r\ncontent-length: 3\r\n\r\nno!").await;
         },
         async |mut connection| {
-            let head = connection.ask(REQUEST_HEAD, &REQUEST_BODY).await.unwrap();
+            let head = connection.ask([REQUEST_HEAD, &REQUEST_BODY]).await.unwrap();
             assert_eq!((head.status, head.framing, head.persists), (200, Framing::Chunked, true));
             assert_eq!(connection.fields().next(), Some((&b"x-a"[..], &b"b"[..])));
             assert_eq!(rest(&mut connection).await, (b"hello there".to_vec(), Ok(())));
             assert!(connection.persists() && connection.is_quiet());
-            let head = connection.ask(REQUEST_HEAD, &REQUEST_BODY).await.unwrap();
+            let head = connection.ask([REQUEST_HEAD, &REQUEST_BODY]).await.unwrap();
             assert_eq!((head.status, head.framing), (429, Framing::Length(3)));
             assert_eq!(rest(&mut connection).await, (b"no!".to_vec(), Ok(())));
             assert!(connection.persists());
@@ -137,7 +137,7 @@ fn answer_to_a_part_of_the_request_is_an_answer_and_the_last_of_its_connection()
         },
         async |mut connection| {
             let body = vec![b'r'; 32 << 20];
-            assert_eq!(connection.ask(REQUEST_HEAD, &body).await.unwrap().status, 413);
+            assert_eq!(connection.ask([REQUEST_HEAD, &body]).await.unwrap().status, 413);
             assert_eq!(rest(&mut connection).await, (Vec::new(), Ok(())));
             assert!(!connection.persists());
         },
@@ -162,7 +162,7 @@ fn answer_that_is_cut_is_no_whole_one_and_surplus_ends_the_connection() {
                 peer.shutdown().await.unwrap();
             },
             async |mut connection| {
-                connection.ask(REQUEST_HEAD, &REQUEST_BODY).await.unwrap();
+                connection.ask([REQUEST_HEAD, &REQUEST_BODY]).await.unwrap();
                 let (seen, end) = rest(&mut connection).await;
                 assert_eq!((end.is_ok(), connection.persists()), (is_whole, persists), "{fields}, {body:?}");
                 assert!(!is_whole || seen == b"part", "{fields}, {body:?}");
@@ -182,7 +182,7 @@ fn what_is_no_answer_is_told_from_a_connection_that_broke() {
                 peer.shutdown().await.unwrap();
             },
             async |mut connection| {
-                let failure = connection.ask(REQUEST_HEAD, &REQUEST_BODY).await.unwrap_err();
+                let failure = connection.ask([REQUEST_HEAD, &REQUEST_BODY]).await.unwrap_err();
                 assert_eq!(matches!(failure, AskError::BadHead(_)), is_bad, "{text:?}: {failure:?}");
             },
         );

@@ -1,0 +1,39 @@
+//! One line and one count for every change of an account's state.
+
+use jiff::Timestamp;
+use la_core::account::health::{Change, Event, Policy};
+
+use super::metrics::Metrics;
+use crate::clock;
+use crate::config::live::AccountEntry;
+
+/// Lets an account learn what came of a request, and tells of the change that this made.
+pub fn learn(metrics: &Metrics, account: &AccountEntry, event: &Event<'_>, policy: &Policy) {
+    if let Some(change) = account.known.note(event, clock::unix_seconds(), policy) {
+        changed(metrics, account, &change);
+    }
+}
+
+fn changed(metrics: &Metrics, account: &AccountEntry, change: &Change) {
+    let (provider, name) = (&*account.provider, &*account.name);
+    match change {
+        Change::Closed { scope, until, why } => {
+            metrics.cooldown(scope);
+            let until = until.and_then(|until| Timestamp::from_second(until).ok());
+            let until = until.map_or_else(|| "its credential changes".to_owned(), |until| until.to_string());
+            tracing::warn!(
+                provider.name = provider,
+                account.name = name,
+                scope = %scope,
+                "account {provider}/{name} {}; it rests for {scope} until {until}",
+                why.as_str(),
+            );
+        }
+        Change::Opened { scope, .. } => tracing::info!(
+            provider.name = provider,
+            account.name = name,
+            scope = %scope,
+            "account {provider}/{name} serves {scope} again",
+        ),
+    }
+}
