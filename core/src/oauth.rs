@@ -6,6 +6,7 @@
 //! [`LoginFile`] rewrites what was renewed and keeps every other byte.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -79,6 +80,21 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// A text that is no fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint has 16 hex digits")]
+pub struct NoFingerprint;
+
+impl FromStr for Fingerprint {
+    type Err = NoFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, NoFingerprint> {
+        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| is_one).ok_or(NoFingerprint)?;
+        Ok(Self(number.to_be_bytes()))
+    }
+}
+
 /// The first bytes of a text's SHA-256.
 fn digest(text: &str) -> [u8; 8] {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
@@ -105,5 +121,9 @@ mod tests {
     fn fingerprint_is_the_start_of_the_sha_256() {
         let shown = Fingerprint::of(&Secret::new("abc")).to_string();
         assert_eq!(shown, "ba7816bf8f01cfea");
+        assert_eq!(shown.parse(), Ok(Fingerprint::of(&Secret::new("abc"))));
+        for wrong in ["", "ba7816bf8f01cfe", "ba7816bf8f01cfea0", "+a7816bf8f01cfea"] {
+            assert_eq!(wrong.parse::<Fingerprint>(), Err(NoFingerprint), "{wrong:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Wires everything: the only place that knows all parts.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -10,6 +10,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{Store, store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Config};
+use la_core::oauth::TokenEndpoint;
 use la_crds::names::{LABEL_MANAGED_BY, LABEL_PROXY, MANAGER};
 use la_crds::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 use tokio::net::TcpListener;
@@ -22,6 +23,7 @@ use crate::lease::{Leadership, LeaseError};
 use crate::metrics::Metrics;
 use crate::probes;
 use crate::proxies::Fleet;
+use crate::refresh::{Endpoint, EndpointError, Refreshers};
 use crate::secrets::ProviderSecrets;
 use crate::shared::{Queues, Settings, Shared, Stores};
 use crate::triggers;
@@ -42,6 +44,9 @@ pub enum RunError {
     /// The lease was lost: another replica reconciles from now on.
     #[error("the lease was lost")]
     LeaseLost,
+    /// Logins could not be renewed.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Probes cannot be served.
     #[error("probes cannot be served at {address}")]
     Probes {
@@ -82,13 +87,17 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let lease =
         Leadership::prepare(config.clone(), &args.namespace, &args.lease_name, &args.identity).await?;
+    let refreshers = OnceLock::new();
     let ended = tokio::select! {
         ended = probes => ended.map_err(failed),
-        ended = lead(config, &args, &lease, metrics, health) => ended,
+        ended = lead(config, &args, (&lease, &refreshers), metrics, health) => ended,
         _ = stop.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
     tracing::info!(operator.identity = %args.identity, "operator {} is stopping", args.identity);
+    if let Some(refreshers) = refreshers.get() {
+        refreshers.finish().await;
+    }
     lease.release().await;
     ended
 }
@@ -97,7 +106,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
 async fn lead(
     config: Config,
     args: &RunArgs,
-    lease: &Leadership,
+    (lease, refreshers): (&Leadership, &OnceLock<Arc<Refreshers>>),
     metrics: Arc<Metrics>,
     health: Arc<WatchHealth>,
 ) -> Result<(), RunError> {
@@ -106,7 +115,9 @@ async fn lead(
     tracing::info!(operator.identity = %args.identity, "operator {} leads", args.identity);
     metrics.set_leader(true);
     let client = Client::try_from(config).map_err(RunError::Client)?;
-    let (shared, writers) = assemble(client, args, metrics, Arc::clone(&health));
+    let (shared, writers) = assemble(client, args, metrics, Arc::clone(&health))?;
+    // What has begun to be renewed must be stored, whatever ends this function.
+    let _ = refreshers.set(Arc::clone(&shared.refreshers));
     tokio::select! {
         () = lease.lost() => Err(RunError::LeaseLost),
         () = watch_all(&shared, writers, &health) => Ok(()),
@@ -119,12 +130,23 @@ fn assemble(
     args: &RunArgs,
     metrics: Arc<Metrics>,
     health: Arc<WatchHealth>,
-) -> (Arc<Shared>, Writers) {
+) -> Result<(Arc<Shared>, Writers), EndpointError> {
     let (stores, writers) = stores();
     let queues = Queues::new();
-    let on_change = {
+    let (url, client_id) = (args.oauth_refresh_url.clone(), args.oauth_client_id.clone());
+    let endpoint = Endpoint::new(TokenEndpoint { url, client_id })?;
+    let on_renewal = {
         let (stores, queues) = (stores.clone(), queues.clone());
-        Arc::new(move |secret: &_| triggers::provider_secret(&stores, &queues, secret))
+        Arc::new(move |secret: &_| triggers::login(&stores, &queues, secret))
+    };
+    let refreshers = Refreshers::new(client.clone(), endpoint, Arc::clone(&metrics), on_renewal);
+    let refreshers = Arc::new(refreshers);
+    let on_change = {
+        let (stores, queues, refreshers) = (stores.clone(), queues.clone(), Arc::clone(&refreshers));
+        Arc::new(move |secret: &_| {
+            refreshers.changed(secret);
+            triggers::provider_secret(&stores, &queues, secret);
+        })
     };
     let settings = Settings { proxy_image: args.proxy_image.clone(), admin_port: args.admin_port };
     let shared = Shared {
@@ -135,13 +157,14 @@ fn assemble(
         published: Arc::default(),
         fleet: Fleet::default(),
         secrets: ProviderSecrets::new(client.clone(), health, on_change),
+        refreshers,
         frames: crate::frames::Frames::default(),
         verified: crate::verified::Verified::default(),
         events: Events::new(client.clone(), &args.identity),
         metrics,
         client,
     };
-    (Arc::new(shared), writers)
+    Ok((Arc::new(shared), writers))
 }
 
 fn stores() -> (Stores, Writers) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
+use la_core::oauth::TokenEndpoint;
 
 /// Reconciles RouterToken, UpstreamProvider and RouterProxy.
 #[derive(Debug, Parser)]
@@ -17,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Reconcile until stopped; with several replicas only the holder of the lease does
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Print the CustomResourceDefinitions as YAML
     Crds,
 }
@@ -43,6 +44,12 @@ pub struct RunArgs {
     /// Admin port of proxy pods
     #[arg(long, default_value_t = 8081, value_name = "PORT")]
     pub admin_port: u16,
+    /// Where OAuth logins are renewed
+    #[arg(long, env = "CLAUDE_OAUTH_REFRESH_URL", value_name = "URL", default_value_t = TokenEndpoint::default().url)]
+    pub oauth_refresh_url: String,
+    /// As which client OAuth logins are renewed
+    #[arg(long, env = "CLAUDE_OAUTH_CLIENT_ID", value_name = "ID", default_value_t = TokenEndpoint::default().client_id)]
+    pub oauth_client_id: String,
     /// What is logged: a level, or directives such as `info,la_operator=debug`
     #[arg(long, env = "LA_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,

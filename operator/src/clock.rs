@@ -8,6 +8,11 @@ pub(crate) fn now() -> i64 {
     Timestamp::now().as_second()
 }
 
+/// Now, in Unix milliseconds.
+pub(crate) fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
 /// Now, monotonic.
 #[expect(clippy::disallowed_methods, reason = "this file is the edge that reads the clock")]
 pub(crate) fn instant() -> std::time::Instant {

@@ -1,9 +1,10 @@
 //! Points at which a test kills the process, to show that no crash in the middle of a mint loses or doubles
-//! a token. They exist only in builds with the feature `fault-points`, which no image has.
+//! a token, and none around a renewal loses a login. They exist only in builds with the feature
+//! `fault-points`, which no image has.
 //!
-//! `LA_FAULT=after-status-issuing|after-secret|before-active` aborts at the point of that name.
+//! `LA_FAULT=after-secret` aborts at the point of that name.
 
-/// The points, in the order in which a mint passes them.
+/// The points, in the order in which a mint passes them, and then a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
     /// The new id is recorded as Issuing; the Secret is not written.
@@ -12,6 +13,14 @@ pub(crate) enum Point {
     AfterSecret,
     /// The status that makes the id Active is about to be written.
     BeforeActive,
+    /// A login is about to be read from its Secret.
+    BeforeLoginRead,
+    /// Its refresh token is about to be posted.
+    BeforeLoginPost,
+    /// The endpoint has answered; nothing was stored.
+    AfterLoginAnswered,
+    /// What came of it was stored; nothing else was done since.
+    AfterLoginStored,
 }
 
 /// Dies here if the environment names this point.
@@ -22,6 +31,10 @@ pub(crate) fn reach(point: Point) {
         Point::AfterStatusIssuing => "after-status-issuing",
         Point::AfterSecret => "after-secret",
         Point::BeforeActive => "before-active",
+        Point::BeforeLoginRead => "before-login-read",
+        Point::BeforeLoginPost => "before-login-post",
+        Point::AfterLoginAnswered => "after-login-answered",
+        Point::AfterLoginStored => "after-login-stored",
     };
     if std::env::var("LA_FAULT").is_ok_and(|wanted| wanted == name) {
         tracing::warn!(fault.point = name, "dying at fault point {name}");

@@ -19,6 +19,7 @@ mod probes;
 mod proxies;
 mod published;
 mod queue;
+mod refresh;
 mod resources;
 mod secrets;
 mod shared;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use la_core::oauth::Answer;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +15,12 @@ use prometheus_client::registry::{Registry, Unit};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
     kind: &'static str,
+}
+
+/// What came of asking for a new access token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefreshOutcome {
+    outcome: &'static str,
 }
 
 /// Everything the operator counts.
@@ -30,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) nudges: Counter,
     /// Polls of proxy pods that failed.
     pub(crate) poll_failures: Counter,
+    refreshes: Family<RefreshOutcome, Counter>,
     leader: Gauge<i64, std::sync::atomic::AtomicI64>,
 }
 
@@ -46,10 +54,21 @@ impl Metrics {
             snapshots: Counter::default(),
             nudges: Counter::default(),
             poll_failures: Counter::default(),
+            refreshes: Family::default(),
             leader: Gauge::default(),
         };
         metrics.register();
         metrics
+    }
+
+    /// Counts one answer of the token endpoint.
+    pub(crate) fn refreshed(&self, answer: &Answer) {
+        let outcome = match answer {
+            Answer::Renewed(_) => "renewed",
+            Answer::Refused(_) => "refused",
+            Answer::TryLater { .. } => "delayed",
+        };
+        self.refreshes.get_or_create(&RefreshOutcome { outcome }).inc();
     }
 
     /// Counts one reconciliation of `kind` and how it ended.
@@ -89,6 +108,7 @@ impl Metrics {
         r.register("tokens_minted", "Token texts minted", self.minted.clone());
         r.register("snapshots_written", "Snapshots written for proxies", self.snapshots.clone());
         r.register("nudges", "Annotations changed to hurry a kubelet", self.nudges.clone());
+        r.register("refreshes", "Answers of the token endpoint", self.refreshes.clone());
         r.register("proxy_poll_failures", "Polls of proxy pods that failed", self.poll_failures.clone());
         r.register("leader", "1 on the replica that reconciles", self.leader.clone());
     }

@@ -18,6 +18,7 @@ use crate::names::ObjectName;
 use crate::proxies::Fleet;
 use crate::published::Published;
 use crate::queue::Queue;
+use crate::refresh::Refreshers;
 use crate::secrets::ProviderSecrets;
 use crate::verified::Verified;
 
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) fleet: Fleet,
     /// The Secrets that providers name.
     pub(crate) secrets: ProviderSecrets,
+    /// The logins that providers name.
+    pub(crate) refreshers: Arc<Refreshers>,
     /// Objects of proxies that were lately found as they should be.
     pub(crate) frames: Frames,
     /// Minted Secrets that were found as they should be.

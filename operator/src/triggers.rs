@@ -1,5 +1,6 @@
 //! Which objects are reconciled because of which change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -58,6 +59,7 @@ pub(crate) fn provider(shared: &Shared, change: Change<'_, UpstreamProvider>) {
     let Some(provider) = change.newest() else { return };
     if change.after.is_none() {
         shared.secrets.keep_only(&upstream_provider::namespaces(shared));
+        shared.refreshers.follow(&ObjectName::of(provider), BTreeMap::new());
     }
     if change.differs(|p| (p.uid(), p.metadata.generation)) {
         let name = ObjectName::of(provider);
@@ -140,14 +142,9 @@ pub(crate) fn pod(shared: &Shared, change: Change<'_, Pod>) {
 /// A Secret that some provider or proxy may name: the providers that do, their proxies, and the proxies that
 /// do.
 pub(crate) fn provider_secret(stores: &Stores, queues: &Queues, secret: &ObjectName) {
-    for provider in stores.providers.state() {
-        let name = ObjectName::of(provider.as_ref());
-        if name.namespace == secret.namespace
-            && upstream_provider::secret_names(&provider).contains(&secret.name)
-        {
-            queues.providers.push_named(&name.namespace, &name.name);
-            push_users_of(stores, queues, &name);
-        }
+    for name in providers_of(stores, secret) {
+        queues.providers.push_named(&name.namespace, &name.name);
+        push_users_of(stores, queues, &name);
     }
     for proxy in stores.proxies.state() {
         let name = ObjectName::of(proxy.as_ref());
@@ -156,6 +153,22 @@ pub(crate) fn provider_secret(stores: &Stores, queues: &Queues, secret: &ObjectN
             push_proxy(queues, &name);
         }
     }
+}
+
+/// A login that stands otherwise, by its Secret: the providers that name it.
+pub(crate) fn login(stores: &Stores, queues: &Queues, secret: &ObjectName) {
+    for name in providers_of(stores, secret) {
+        queues.providers.push_named(&name.namespace, &name.name);
+    }
+}
+
+fn providers_of(stores: &Stores, secret: &ObjectName) -> Vec<ObjectName> {
+    let names_it = |provider: &UpstreamProvider| {
+        provider.namespace().as_ref() == Some(&secret.namespace)
+            && upstream_provider::secret_names(provider).contains(&secret.name)
+    };
+    let found = stores.providers.state_filter(names_it);
+    found.iter().map(|provider| ObjectName::of(provider.as_ref())).collect()
 }
 
 fn of_proxy<K: Resource>(shared: &Shared, change: Change<'_, K>) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use la_core::credential::{Credential, claude};
+use la_core::oauth::LoginFile;
 use la_core::secret::Secret as Hidden;
 
 use crate::conditions::reason;
@@ -73,27 +74,45 @@ struct Source<'a> {
     parse: Parse,
 }
 
+/// The login that `reference` names in `secret`, whole, and the key that it is under.
+///
+/// # Errors
+/// Why there is none, without any part of it.
+pub fn login_in(secret: &Secret, reference: &SecretRef) -> Result<(String, LoginFile), String> {
+    let parse: Parse = |text| claude::login(text).map_err(|e| e.to_string());
+    let source = Source { fields: OAUTH, reference, parse };
+    let (key, text) = source.find(secret).map_err(|why| why.message)?;
+    let login = LoginFile::read(text).map_err(|error| format!("key {key:?} {error}"))?;
+    Ok((key.to_owned(), login))
+}
+
 fn read(source: &Source<'_>, secret: &Secret) -> Result<Credential, Unresolved> {
-    let none = BTreeMap::new();
-    let data = secret.data.as_ref().unwrap_or(&none);
-    let key = match (&source.reference.key, data.len()) {
-        (Some(key), _) => key,
-        (None, 1) => data.keys().next().ok_or_else(|| source.key_missing(data))?,
-        (None, _) if source.fields == OAUTH => return source.search(data),
-        (None, _) => return Err(source.key_missing(data)),
-    };
-    let bytes = data.get(key).ok_or_else(|| source.key_missing(data))?;
-    let text = std::str::from_utf8(&bytes.0).map_err(|_| source.malformed(key, "is not UTF-8"))?;
-    (source.parse)(text).map_err(|message| source.malformed(key, &message))
+    let (key, text) = source.find(secret)?;
+    (source.parse)(text.expose()).map_err(|message| source.malformed(key, &message))
 }
 
 impl Source<'_> {
-    fn search(&self, data: &BTreeMap<String, ByteString>) -> Result<Credential, Unresolved> {
+    /// The key that is meant, and what it holds.
+    fn find<'s>(&self, secret: &'s Secret) -> Result<(&'s str, Hidden), Unresolved> {
+        let none = const { &BTreeMap::new() };
+        let data = secret.data.as_ref().unwrap_or(none);
+        let key = match (&self.reference.key, data.len()) {
+            (Some(key), _) => key.as_str(),
+            (None, 1) => data.keys().next().ok_or_else(|| self.key_missing(data))?,
+            (None, _) if self.fields == OAUTH => self.search(data)?,
+            (None, _) => return Err(self.key_missing(data)),
+        };
+        let (key, bytes) = data.get_key_value(key).ok_or_else(|| self.key_missing(data))?;
+        let text = std::str::from_utf8(&bytes.0).map_err(|_| self.malformed(key, "is not UTF-8"))?;
+        Ok((key, Hidden::new(text)))
+    }
+
+    fn search(&self, data: &BTreeMap<String, ByteString>) -> Result<&'static str, Unresolved> {
         let read = |name: &'static str| {
             // What is not UTF-8 is no JSON either; the search reports it under its name.
             data.get(name).map(|bytes| Hidden::new(String::from_utf8_lossy(&bytes.0)))
         };
-        claude::find_login(read).map(|(_, credential)| credential).map_err(|error| match error {
+        claude::find_login(read).map(|(name, _)| name).map_err(|error| match error {
             claude::SearchError::NoFile => self.key_missing(data),
             other => Unresolved {
                 field: self.fields.name,

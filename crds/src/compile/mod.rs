@@ -25,6 +25,7 @@ mod tests;
 mod tokens;
 
 pub use admission::{Admission, Admitted, Labels};
+pub use credentials::login_in;
 
 /// Everything that decides what one proxy serves. Has no `Debug`, because Kubernetes' Secrets show theirs.
 #[derive(Clone, Copy)]

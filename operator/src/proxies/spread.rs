@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{PodState, Target};
 use crate::clock;
-use crate::controllers::budgets;
+use crate::controllers::{budgets, upstream_provider};
 use crate::names::ObjectName;
 use crate::shared::Shared;
 
@@ -23,6 +23,9 @@ pub(super) fn report(shared: &Arc<Shared>, target: &Target, state: &watch::Sende
     let order_changed =
         before.as_ref().map(|b| (b.epoch, b.generation)) != Some((report.epoch, report.generation));
     let accounts_changed = before.as_ref().map(|b| &b.accounts) != Some(&report.accounts);
+    if accounts_changed {
+        demand(shared, target, &report);
+    }
     let used = newly_used(before.as_ref(), &report);
     state.send_modify(|state| {
         state.report = Some(report);
@@ -40,6 +43,19 @@ pub(super) fn report(shared: &Arc<Shared>, target: &Target, state: &watch::Sende
     }
     for subject in used {
         queue_subject(shared, &target.proxy, &subject);
+    }
+}
+
+/// Has logins renewed whose access token the vendor has refused.
+fn demand(shared: &Shared, target: &Target, report: &Report) {
+    for account in &report.accounts {
+        let Some(token) = account.refused.as_ref().and_then(|token| token.parse().ok()) else { continue };
+        let provider = ObjectRef::new(&account.provider).within(&target.proxy.namespace);
+        let Some(provider) = shared.stores.providers.get(&provider) else { continue };
+        let named = upstream_provider::logins(&provider);
+        for (login, _) in named.into_iter().filter(|(_, named)| *named == account.name) {
+            shared.refreshers.demand(&login, token);
+        }
     }
 }
 

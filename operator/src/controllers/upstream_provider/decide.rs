@@ -1,18 +1,21 @@
 //! What to say of one UpstreamProvider. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use la_core::credential::{Credential, Credentials};
+use la_core::oauth::Standing;
 use la_core::report::{AccountReport, AccountState as ReportedState};
 use la_core::snapshot::credential_key;
 use la_crds::UpstreamProvider;
 use la_crds::compile::ObjectFault;
 use la_crds::conditions::{self, Holds, Wanted, kind, reason};
-use la_crds::upstream_provider::{AccountState, AccountStatus, UpstreamProviderStatus, Utilization};
+use la_crds::upstream_provider::{Account, AccountState, AccountStatus, UpstreamProviderStatus, Utilization};
 
 use crate::events::Note;
+use crate::refresh::State;
 
 /// What is known of one UpstreamProvider.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub(crate) struct Observed<'a> {
     pub(crate) credentials: &'a Credentials,
     /// What pods say of its accounts.
     pub(crate) reports: &'a [AccountReport],
+    /// How the renewal of logins stands, by account.
+    pub(crate) renewals: &'a BTreeMap<String, State>,
 }
 
 /// What to say, and when to look again.
@@ -56,10 +61,11 @@ pub(crate) fn decide(seen: &Observed<'_>) -> Decision {
 
 fn accounts(seen: &Observed<'_>) -> Vec<AccountStatus> {
     let accounts = seen.provider.spec.backend.accounts().iter().enumerate();
-    accounts.map(|(at, account)| account_status(seen, at, &account.name)).collect()
+    accounts.map(|(at, account)| account_status(seen, at, account)).collect()
 }
 
-fn account_status(seen: &Observed<'_>, at: usize, name: &str) -> AccountStatus {
+fn account_status(seen: &Observed<'_>, at: usize, account: &Account) -> AccountStatus {
+    let name = account.name.as_str();
     let provider = seen.provider.metadata.name.as_deref().unwrap_or_default();
     let credential = seen.credentials.get(&credential_key(provider, name));
     let is_it = |report: &&AccountReport| report.provider == provider && report.name == name;
@@ -68,9 +74,23 @@ fn account_status(seen: &Observed<'_>, at: usize, name: &str) -> AccountStatus {
         Some(Credential::OAuth { expires_at, .. }) => *expires_at,
         Some(Credential::ApiKey { .. }) | None => None,
     };
+    let renewal = seen.renewals.get(name);
+    let login_required = login_required(renewal);
     let (state, message) = match credential {
+        _ if account.disabled => (AccountState::Disabled, "its owner has taken it out of service".to_owned()),
         None => unresolved(seen, at),
         Some(credential) => served(credential, &told, seen.now),
+    };
+    let (state, message) = match (state, login_required) {
+        (AccountState::Expired | AccountState::Unauthorized | AccountState::Renewing, Some(why)) => {
+            (AccountState::LoginRequired, why)
+        }
+        // It serves while its access token lasts.
+        (AccountState::Ready, Some(why)) => (AccountState::Ready, why),
+        (AccountState::Expired | AccountState::Unauthorized, None) if is_underway(renewal) => {
+            (AccountState::Renewing, "a new access token was asked for".to_owned())
+        }
+        (state, _) => (state, message),
     };
     let time = |second: i64| Timestamp::from_second(second).ok().map(Time);
     AccountStatus {
@@ -79,9 +99,25 @@ fn account_status(seen: &Observed<'_>, at: usize, name: &str) -> AccountStatus {
         message,
         until: told.iter().filter_map(|report| report.until).max().and_then(time),
         credential_expires_at: expires_at.and_then(time),
-        last_refresh_time: None,
+        last_refresh_time: renewal
+            .and_then(|renewal| Timestamp::from_millisecond(renewal.renewed_at_ms?).ok())
+            .map(Time),
         utilization: utilization(&told),
     }
+}
+
+/// What somebody has to do about a login that cannot be renewed.
+fn login_required(renewal: Option<&State>) -> Option<String> {
+    match renewal?.standing {
+        Standing::LoginRequired(why) => Some(format!(
+            "its login cannot be renewed: {why}; log in again and put the new login into the Secret"
+        )),
+        _ => None,
+    }
+}
+
+fn is_underway(renewal: Option<&State>) -> bool {
+    renewal.is_some_and(|renewal| matches!(renewal.standing, Standing::Planned | Standing::Underway))
 }
 
 fn served(credential: &Credential, told: &[&AccountReport], now: Timestamp) -> (AccountState, String) {
@@ -183,12 +219,17 @@ fn notes(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Vec<Note> {
         .collect();
     for account in accounts {
         let said = format!("account {}: {}", account.name, account.message);
+        if let Some(why) = login_required(seen.renewals.get(&account.name)) {
+            let said = format!("account {}: {why}", account.name);
+            notes.push(Note::warning(reason::LOGIN_REQUIRED, "Refresh", said));
+            continue;
+        }
         match account.state {
             AccountState::Unauthorized => {
                 notes.push(Note::warning(reason::ACCOUNT_AUTH_FAILED, "Serve", said))
             }
             AccountState::Expired => notes.push(Note::warning(reason::EXPIRED, "Serve", said)),
-            // Missing and malformed ones are told as faults; a rest is no news for long.
+            // Missing and malformed ones are told as faults, logins below; a rest is no news for long.
             AccountState::Ready
             | AccountState::LoginRequired
             | AccountState::Missing

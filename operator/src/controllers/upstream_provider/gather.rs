@@ -10,9 +10,11 @@ use la_crds::router_proxy::{
     Affinity, Candidate, LedgerSpec, Observability, Resources, Retry, Route, Shutdown, Streams,
     TokenAdmission,
 };
+use la_crds::upstream_provider::{Account, AccountCredential, Backend, RefreshMode};
 use la_crds::{RouterProxy, RouterProxySpec, UpstreamProvider};
 
 use crate::names::ObjectName;
+use crate::refresh::{LoginName, State};
 use crate::secrets::SecretsError;
 use crate::shared::Shared;
 
@@ -22,6 +24,8 @@ pub(super) struct Gathered {
     pub(super) compiled: Compiled,
     /// What pods say of accounts in this namespace.
     pub(super) reports: Vec<AccountReport>,
+    /// How the renewal of logins stands, by account.
+    pub(super) renewals: BTreeMap<String, State>,
 }
 
 /// Observes `provider`.
@@ -44,13 +48,33 @@ pub(super) async fn gather(
         mode: Mode::Cluster,
     });
     compiled.faults.retain(|fault| fault.kind == "UpstreamProvider" && fault.name == provider.name_any());
-    Ok(Gathered { compiled, reports: reports(shared, &namespace) })
+    let known = logins(provider).into_iter();
+    let renewals =
+        known.filter_map(|(login, account)| Some((account, shared.refreshers.state(&login)?))).collect();
+    Ok(Gathered { compiled, reports: reports(shared, &namespace), renewals })
 }
 
 /// The Secrets that `provider` names.
 pub(crate) fn secret_names(provider: &UpstreamProvider) -> BTreeSet<String> {
     let accounts = provider.spec.backend.accounts().iter();
     accounts.filter_map(|account| account.credential.secret_ref()).map(|secret| secret.name.clone()).collect()
+}
+
+/// The logins of `provider` that the operator renews, with their accounts.
+pub(crate) fn logins(provider: &UpstreamProvider) -> Vec<(LoginName, String)> {
+    let Backend::Anthropic(backend) = &provider.spec.backend;
+    if backend.refresh.mode != RefreshMode::Operator {
+        return Vec::new();
+    }
+    let namespace = provider.namespace().unwrap_or_default();
+    let login = |account: &Account| match &account.credential {
+        AccountCredential::Oauth(from) => {
+            let secret = ObjectName::new(&namespace, &from.secret_ref.name);
+            Some((LoginName { secret, key: from.secret_ref.key.clone() }, account.name.clone()))
+        }
+        _ => None,
+    };
+    backend.accounts.iter().filter_map(login).collect()
 }
 
 /// A proxy whose only route leads to `provider`, so that a provider is judged by the rules of compilation

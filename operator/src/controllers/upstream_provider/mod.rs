@@ -7,17 +7,21 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
+use la_core::duration;
+use la_core::oauth::{Jitter, Plan};
 use la_crds::UpstreamProvider;
+use la_crds::upstream_provider::Backend;
 
 use self::decide::{Observed, decide};
 use crate::controllers::status;
+use crate::names::ObjectName;
 use crate::secrets::SecretsError;
 use crate::shared::Shared;
 
 mod decide;
 mod gather;
 
-pub(crate) use gather::secret_names;
+pub(crate) use gather::{logins, secret_names};
 
 /// Why an UpstreamProvider could not be reconciled.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,9 @@ pub(crate) async fn reconcile(
     if provider.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let name = ObjectName::of(provider.as_ref());
+    let plans = logins(&provider).into_iter().map(|(login, account)| (login, plan(&provider, &account)));
+    shared.refreshers.follow(&name, plans.collect());
     let gathered = gather::gather(&shared, &provider).await?;
     let decision = decide(&Observed {
         provider: &provider,
@@ -45,6 +52,7 @@ pub(crate) async fn reconcile(
         faults: &gathered.compiled.faults,
         credentials: &gathered.compiled.credentials,
         reports: &gathered.reports,
+        renewals: &gathered.renewals,
     });
     let object = provider.object_ref(&());
     let calm = decision.notes.is_empty();
@@ -54,6 +62,19 @@ pub(crate) async fn reconcile(
     }
     status::write(&shared.client, provider.as_ref(), provider.status.as_ref(), &decision.status).await?;
     Ok(decision.wake.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// When the login of an account is renewed.
+fn plan(provider: &UpstreamProvider, account: &str) -> Plan {
+    let Backend::Anthropic(backend) = &provider.spec.backend;
+    let before = backend.refresh.before.as_deref().and_then(|text| duration::parse(text).ok());
+    let before_ms = before.and_then(|before| i64::try_from(before.as_millis()).ok());
+    Plan {
+        renews: true,
+        before_ms: before_ms.unwrap_or(Plan::BEFORE_DEFAULT_MS),
+        jitter: Jitter::of(&provider.name_any(), account),
+        serves_unstored: false,
+    }
 }
 
 /// Namespaces that have a provider, or a proxy that names a Secret: the only ones whose Secrets are looked at.

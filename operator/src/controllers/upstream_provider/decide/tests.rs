@@ -1,5 +1,6 @@
 //! One sentence per state of an UpstreamProvider.
 
+use la_core::oauth::Refused;
 use la_core::secret::Secret;
 
 use super::*;
@@ -40,11 +41,18 @@ fn refused(account: &str) -> AccountReport {
     AccountReport::new("claude", account, ReportedState::Unauthorized, String::new())
 }
 
+fn resting(account: &str) -> AccountReport {
+    let told = AccountReport::new("claude", account, ReportedState::Cooling, "limit is used up".to_owned());
+    AccountReport { until: Some(160), five_hour_permille: Some(1_005), ..told }
+}
+
 struct Case {
     sentence: &'static str,
     faults: Vec<ObjectFault>,
     credentials: Vec<(String, Credential)>,
     reports: Vec<AccountReport>,
+    /// Of the first account's login.
+    renewal: Option<Standing>,
     /// Status and reason of Accepted, CredentialsResolved, Ready; then `available`.
     expected: [(&'static str, &'static str); 3],
     available: &'static str,
@@ -62,6 +70,7 @@ fn cases() -> Vec<Case> {
             faults: vec![],
             credentials: vec![login(200), key()],
             reports: vec![],
+            renewal: None,
             expected: [GOOD, ("True", "Resolved"), ("True", "Available")],
             available: "2/2",
             states: [AccountState::Ready, AccountState::Ready],
@@ -72,6 +81,7 @@ fn cases() -> Vec<Case> {
             faults: vec![fault(missing, reason::SECRET_NOT_FOUND)],
             credentials: vec![key()],
             reports: vec![],
+            renewal: None,
             expected: [GOOD, ("False", "SecretNotFound"), ("True", "PartlyAvailable")],
             available: "1/2",
             states: [AccountState::Missing, AccountState::Ready],
@@ -82,6 +92,7 @@ fn cases() -> Vec<Case> {
             faults: vec![fault(missing, reason::CREDENTIAL_MALFORMED)],
             credentials: vec![key()],
             reports: vec![],
+            renewal: None,
             expected: [GOOD, ("False", "CredentialMalformed"), ("True", "PartlyAvailable")],
             available: "1/2",
             states: [AccountState::Malformed, AccountState::Ready],
@@ -92,6 +103,7 @@ fn cases() -> Vec<Case> {
             faults: vec![],
             credentials: vec![login(100), key()],
             reports: vec![refused("second")],
+            renewal: None,
             expected: [GOOD, ("True", "Resolved"), ("False", "NoUsableAccount")],
             available: "0/2",
             states: [AccountState::Expired, AccountState::Unauthorized],
@@ -102,6 +114,7 @@ fn cases() -> Vec<Case> {
             faults: vec![fault("spec.backend.anthropic.baseURL", reason::INVALID_FIELD)],
             credentials: vec![],
             reports: vec![],
+            renewal: None,
             expected: [("False", "InvalidField"), ("False", "InvalidField"), ("False", "NoUsableAccount")],
             available: "0/2",
             states: [AccountState::Missing, AccountState::Missing],
@@ -110,17 +123,72 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+fn cases_of_renewal() -> Vec<Case> {
+    vec![
+        Case {
+            sentence: "the vendor refuses a login that is being renewed",
+            faults: vec![],
+            credentials: vec![login(200), key()],
+            reports: vec![refused("first")],
+            renewal: Some(Standing::Underway),
+            expected: [GOOD, ("True", "Resolved"), ("True", "PartlyAvailable")],
+            available: "1/2",
+            states: [AccountState::Renewing, AccountState::Ready],
+            events: vec![],
+        },
+        Case {
+            sentence: "a login that is given up serves while its access token lasts",
+            faults: vec![],
+            credentials: vec![login(200), key()],
+            reports: vec![],
+            renewal: Some(Standing::LoginRequired(Refused::InvalidGrant)),
+            expected: [GOOD, ("True", "Resolved"), ("True", "Available")],
+            available: "2/2",
+            states: [AccountState::Ready, AccountState::Ready],
+            events: vec!["LoginRequired"],
+        },
+        Case {
+            sentence: "a login that is given up and has ended needs a person, who is told once",
+            faults: vec![],
+            credentials: vec![login(100), key()],
+            reports: vec![],
+            renewal: Some(Standing::LoginRequired(Refused::InvalidGrant)),
+            expected: [GOOD, ("True", "Resolved"), ("True", "PartlyAvailable")],
+            available: "1/2",
+            states: [AccountState::LoginRequired, AccountState::Ready],
+            events: vec!["LoginRequired"],
+        },
+        Case {
+            sentence: "an account that rests in one pod is no news, but seen",
+            faults: vec![],
+            credentials: vec![login(200), key()],
+            reports: vec![
+                resting("second"),
+                AccountReport::new("claude", "second", ReportedState::Ready, String::new()),
+            ],
+            renewal: None,
+            expected: [GOOD, ("True", "Resolved"), ("True", "PartlyAvailable")],
+            available: "1/2",
+            states: [AccountState::Ready, AccountState::Cooling],
+            events: vec![],
+        },
+    ]
+}
+
 #[test]
 fn status_says_what_is_wrong_and_what_serves() {
-    for case in cases() {
+    for case in cases().into_iter().chain(cases_of_renewal()) {
         let provider = provider();
         let credentials: Credentials = case.credentials.into_iter().collect();
+        let renewal = |standing| ("first".to_owned(), State { standing, renewed_at_ms: Some(90_000) });
+        let renewals = case.renewal.map(renewal).into_iter().collect();
         let decision = decide(&Observed {
             provider: &provider,
             now: Timestamp::from_second(100).unwrap(),
             faults: &case.faults,
             credentials: &credentials,
             reports: &case.reports,
+            renewals: &renewals,
         });
         let kinds = [kind::ACCEPTED, kind::CREDENTIALS_RESOLVED, kind::READY];
         let found = kinds.map(|kind| {
@@ -146,6 +214,30 @@ fn provider_is_looked_at_again_when_a_credential_ends() {
         faults: &[],
         credentials: &credentials,
         reports: &[],
+        renewals: &BTreeMap::new(),
     });
     assert_eq!(decision.wake.map(|wake| wake.as_secs()), Some(60));
+}
+
+#[test]
+fn status_says_until_when_an_account_rests_and_how_full_its_windows_are() {
+    let provider = provider();
+    let credentials: Credentials = [login(200), key()].into_iter().collect();
+    let renewed = State { standing: Standing::Planned, renewed_at_ms: Some(90_000) };
+    let renewals = BTreeMap::from([("first".to_owned(), renewed)]);
+    let reports = [resting("second")];
+    let now = Timestamp::from_second(100).unwrap();
+    let observed = Observed {
+        provider: &provider,
+        now,
+        faults: &[],
+        credentials: &credentials,
+        reports: &reports,
+        renewals: &renewals,
+    };
+    let accounts = serde_json::to_value(decide(&observed).status.accounts).unwrap();
+    assert_eq!(accounts[0]["lastRefreshTime"], "1970-01-01T00:01:30Z");
+    assert_eq!(accounts[1]["until"], "1970-01-01T00:02:40Z");
+    assert_eq!(accounts[1]["message"], "limit is used up");
+    assert_eq!(accounts[1]["utilization"], serde_json::json!({ "fiveHour": 100 }));
 }
