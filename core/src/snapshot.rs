@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::choice::Strategy;
 use crate::account::health::Policy;
-use crate::budget::{BudgetSpec, LimitsSpec};
+use crate::budget::{BudgetSpec, LimitsSpec, SavedOwner};
 use crate::id::{Subject, TokenId};
 use crate::price::Override;
 use crate::token::VerifyingKey;
@@ -59,6 +59,20 @@ pub struct Snapshot {
     /// After how long without a byte for a client a comment is written into its stream, in milliseconds;
     /// never when it is not given.
     pub keep_alive_ms: Option<u64>,
+    /// Which embedded ledger counts, once one was seen.
+    pub ledger: Option<LedgerRecord>,
+}
+
+/// Which embedded ledger counts for a proxy, and from where it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LedgerRecord {
+    /// What it is called. Any other lacks what this one has counted, and may not count.
+    pub id: String,
+    /// What it must have counted at least: the use that was reported before the one in its place was lost. Absent
+    /// once it has taken that over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floors: Vec<SavedOwner>,
 }
 
 /// One RouterToken: who it is, which texts of it live, what it may use, and how that is said (`L`).
@@ -320,6 +334,7 @@ impl Snapshot {
             providers: Vec::new(),
             routes: Vec::new(),
             keep_alive_ms: None,
+            ledger: None,
         }
     }
 

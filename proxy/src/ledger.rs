@@ -19,6 +19,7 @@ use la_core::budget::{
 };
 use la_core::id::Subject;
 use la_core::report::SubjectUsage;
+use la_core::snapshot::LedgerRecord;
 use la_core::usage::Usage;
 use prometheus_client::metrics::counter::Counter;
 
@@ -271,12 +272,25 @@ impl Ledger {
         self.here_only().map(|shared| shared.lock().saved())
     }
 
-    /// Raises counts to those of `owners`, for whom nothing is open, and lowers none. The next start begins the
-    /// usage log anew, because no line tells of it. `now` is in Unix seconds. Of no effect on a Redis.
+    /// Raises counts to those of `owners`, for whom nothing is open, and lowers none. The usage log begins anew,
+    /// because no line tells of it. `now` is in Unix seconds. Of no effect on a Redis.
     pub fn raise_to(&self, owners: &[SavedOwner], now: i64) {
         if let Some(shared) = self.here_only() {
             shared.with(|state| state.raise_to(owners, milliseconds(now)));
         }
+    }
+
+    /// Takes in which ledger is to count for the proxy. Another one refuses everything from now on; this one counts
+    /// at least the floors, on disk before anything is reserved. Of no effect where use is in no files of ours.
+    pub fn expect(&self, record: Option<&LedgerRecord>, now: i64) {
+        if let Some(shared) = self.here_only() {
+            shared.with(|state| state.expect(record, milliseconds(now)));
+        }
+    }
+
+    /// Whether it is not the ledger that is to count, so that what it counts is not the proxy's use.
+    pub fn is_stranger(&self) -> bool {
+        self.here_only().is_some_and(|shared| shared.lock().stranger.is_some())
     }
 
     /// What it is called for as long as its files last. Another name is another ledger: its volume was lost.

@@ -72,6 +72,8 @@ pub struct UsageLog {
     trouble: Option<String>,
     begun_ms: u64,
     not_before_ms: u64,
+    /// Whether its lines no longer lead up to what the ledger counts.
+    is_broken_off: bool,
 }
 
 impl Default for Bounds {
@@ -108,6 +110,7 @@ impl UsageLog {
             trouble: None,
             begun_ms: ends.begun_ms,
             not_before_ms: 0,
+            is_broken_off: false,
         })
     }
 
@@ -157,7 +160,18 @@ impl UsageLog {
         let part = self.bounds.part();
         let is_old = self.begun_ms > 0 && now_ms.saturating_sub(self.begun_ms) >= part.max_age_ms();
         let is_large = self.len_bytes >= part.max_bytes;
-        self.len_bytes > 0 && (is_old || is_large) && now_ms >= self.not_before_ms
+        let is_full = self.len_bytes > 0 && (is_old || is_large);
+        (is_full || self.is_broken_off) && now_ms >= self.not_before_ms
+    }
+
+    /// Notes that the ledger counts what no line tells of, so that another file begins with all of it.
+    pub fn break_off(&mut self) {
+        self.is_broken_off = true;
+    }
+
+    /// Whether another file cannot go on where this one ends.
+    pub fn is_broken_off(&self) -> bool {
+        self.is_broken_off
     }
 
     /// The number of its file.
@@ -174,7 +188,7 @@ impl UsageLog {
     pub fn turn(&mut self, next: Self) -> File {
         let before = std::mem::replace(&mut self.file, next.file);
         (self.path, self.number, self.len_bytes) = (next.path, next.number, next.len_bytes);
-        (self.begun_ms, self.not_before_ms) = (0, 0);
+        (self.begun_ms, self.not_before_ms, self.is_broken_off) = (0, 0, false);
         before
     }
 

@@ -116,6 +116,21 @@ impl SavedOwner {
         }
     }
 
+    /// Whether raising it to `other` would change nothing that counts.
+    pub fn is_at_least(&self, other: &Self) -> bool {
+        let (tokens, floor) = (&self.tokens, &other.tokens);
+        let counts = |floor: &SavedMeter| {
+            let is_it = |meter: &&SavedMeter| meter.unit == floor.unit && meter.window == floor.window;
+            self.meters.iter().find(is_it).is_some_and(|meter| meter.is_at_least(floor))
+        };
+        tokens.input_tokens >= floor.input_tokens
+            && tokens.cache_write_tokens >= floor.cache_write_tokens
+            && tokens.cache_read_tokens >= floor.cache_read_tokens
+            && tokens.output_tokens >= floor.output_tokens
+            && self.nano_usd >= other.nano_usd
+            && other.meters.iter().all(counts)
+    }
+
     /// Puts a meter as it was written down later.
     pub fn put(&mut self, saved: SavedMeter) {
         let is_it = |meter: &&mut SavedMeter| meter.unit == saved.unit && meter.window == saved.window;
@@ -131,6 +146,21 @@ impl SavedMeter {
     fn all_charged(self) -> Self {
         let settled = self.settled.saturating_add(self.open);
         Self { settled, open: 0, granted: settled, granted_until_ms: u64::MAX, ..self }
+    }
+
+    /// Whether it counts a later period than `floor`, or has taken as much.
+    fn is_at_least(&self, floor: &Self) -> bool {
+        let taken = |meter: &Self| meter.settled.saturating_add(meter.open);
+        if matches!(self.window, Window::Rolling { .. }) {
+            let has_left =
+                |start_ms: u64| start_ms.saturating_add(self.window.counts_for_ms()) <= self.start_ms;
+            let has = |(start_ms, least): &(u64, u64)| {
+                let mut same = self.periods.iter().filter(|(known_ms, _)| known_ms == start_ms);
+                has_left(*start_ms) || same.any(|(_, taken)| taken >= least)
+            };
+            return floor.periods.iter().all(has);
+        }
+        self.start_ms > floor.start_ms || (self.start_ms == floor.start_ms && taken(self) >= taken(floor))
     }
 
     /// The larger of both where they count the same period, else the later.
@@ -190,8 +220,8 @@ mod tests {
             ),
         ];
         for (what, mine, other, (start_ms, settled, periods)) in cases {
-            let mut raised = owner(vec![mine], 3);
-            raised.raise_to(&owner(vec![other], 2));
+            let (mut raised, floor) = (owner(vec![mine], 3), owner(vec![other], 2));
+            raised.raise_to(&floor);
             let [meter] = raised.meters.as_slice() else { panic!("{what}") };
             assert_eq!(
                 (meter.start_ms, meter.settled, &meter.periods),
@@ -199,8 +229,12 @@ mod tests {
                 "{what}"
             );
             assert_eq!(raised.nano_usd, 3, "{what}");
+            assert!(raised.is_at_least(&floor), "{what}: once is enough");
         }
         let mut empty = SavedOwner::new(subject.clone());
+        assert!(
+            !empty.is_at_least(&owner(vec![meter("lifetime", 0, 1, &[])], 0)) && empty.is_at_least(&empty)
+        );
         let mut open = meter("lifetime", 0, 4, &[]);
         open.open = 2;
         empty.raise_to(&owner(vec![open], 0));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PoolRecord, Provider, Route, Snapshot, TokenRecord};
+use super::{LedgerRecord, PoolRecord, Provider, Route, Snapshot, TokenRecord};
 use crate::budget::LimitsSpec;
 use crate::token::VerifyingKey;
 
@@ -32,6 +32,8 @@ pub(super) struct Wire {
     routes: Vec<Route>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     keep_alive_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ledger: Option<LedgerRecord>,
 }
 
 /// A token names limits that are not in the snapshot.
@@ -68,6 +70,7 @@ impl TryFrom<Wire> for Snapshot {
             providers: wire.providers,
             routes: wire.routes,
             keep_alive_ms: wire.keep_alive_ms,
+            ledger: wire.ledger,
         })
     }
 }
@@ -98,6 +101,7 @@ impl From<Snapshot> for Wire {
             providers: snapshot.providers,
             routes: snapshot.routes,
             keep_alive_ms: snapshot.keep_alive_ms,
+            ledger: snapshot.ledger,
         }
     }
 }

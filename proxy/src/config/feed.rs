@@ -150,7 +150,7 @@ impl Feed {
     /// Every fault of the source; the feed can go on and look again.
     pub fn load(&mut self, now: i64) -> Result<(), LoadError> {
         self.seen.source = self.source.fingerprint();
-        let loaded = self.source.load(now).and_then(|loaded| self.take(loaded));
+        let loaded = self.source.load(now).and_then(|loaded| self.take(loaded, now));
         match loaded {
             Ok(()) => {
                 self.failed_looks = None;
@@ -220,7 +220,7 @@ impl Feed {
         self.seen.logins = found;
     }
 
-    fn take(&mut self, mut loaded: Loaded) -> Result<(), LoadError> {
+    fn take(&mut self, mut loaded: Loaded, now: i64) -> Result<(), LoadError> {
         match (loaded.generations, &mut self.highest) {
             (Generations::Theirs, Some(highest)) => {
                 match highest.accept(loaded.snapshot.order()) {
@@ -244,6 +244,8 @@ impl Feed {
             served.snapshot == loaded.snapshot && served.credentials == loaded.credentials
         });
         loaded.faults.extend(objections(&self.listeners.ledger, &loaded.snapshot));
+        // Before anything is served, or told to be.
+        self.listeners.ledger.expect(loaded.snapshot.ledger.as_ref(), now);
         if !unchanged {
             self.cell.publish(build(&loaded, &self.homes.read(&loaded.snapshot)));
             let (epoch, generation) = loaded.snapshot.order();

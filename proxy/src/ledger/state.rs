@@ -11,6 +11,7 @@ use la_core::budget::{
     Taken as Part,
 };
 use la_core::id::Subject;
+use la_core::snapshot::LedgerRecord;
 use tokio::sync::Notify;
 
 use super::Demand;
@@ -58,6 +59,8 @@ pub(super) struct State {
     segment_bytes: u64,
     /// Why nothing can be written down. Until the keeper has cleared it, nothing is reserved.
     pub(super) trouble: Option<String>,
+    /// Why it is not the ledger that is to count.
+    pub(super) stranger: Option<String>,
     /// The keeper has not answered in time.
     pub(super) stalled: bool,
     pub(super) ending: Option<Ending>,
@@ -109,6 +112,7 @@ impl State {
             endings: Vec::new(),
             segment_bytes,
             trouble: None,
+            stranger: None,
             stalled: false,
             ending: None,
             checkpoint_due: false,
@@ -195,18 +199,48 @@ impl State {
         }
     }
 
-    /// Raises counts to those of `owners`.
+    /// Takes in which ledger is to count.
+    pub(super) fn expect(&mut self, record: Option<&LedgerRecord>, now_ms: u64) {
+        // One that is in memory has nothing to lose.
+        let Some(record) = record.filter(|_| self.segment.is_some()) else {
+            self.stranger = None;
+            return;
+        };
+        self.stranger = (record.id != self.id).then(|| {
+            format!(
+                "it is {} and not {}, which has counted so far: its volume was lost or replaced; bring that one \
+                 back, or have the owner of the RouterProxy accept this one",
+                self.id, record.id
+            )
+        });
+        if self.stranger.is_none() && !record.floors.is_empty() {
+            self.raise_to(&record.floors, now_ms);
+        }
+    }
+
+    /// Raises counts to those of `owners`, where one is lower. Nothing is reserved until all of it is on disk.
     pub(super) fn raise_to(&mut self, owners: &[SavedOwner], now_ms: u64) {
         let known = self.book.saved().map(|known| (known.subject.clone(), known));
         let mut known: HashMap<Subject, SavedOwner> = known.collect();
+        let mut is_raised = false;
         for owner in owners {
             let subject = &owner.subject;
             let raised = known.entry(subject.clone()).or_insert_with(|| SavedOwner::new(subject.clone()));
-            raised.raise_to(owner);
-            self.book.restore(raised);
+            if !raised.is_at_least(owner) {
+                raised.raise_to(owner);
+                self.book.restore(raised);
+                is_raised = true;
+            }
         }
         self.book.see(&owners.iter().map(|owner| owner.subject.clone()).collect(), now_ms);
-        self.entries += 1;
+        if is_raised {
+            // No line of the log tells of it.
+            self.entries += 1;
+            self.log.iter_mut().for_each(UsageLog::break_off);
+            let write_all = || "what was counted elsewhere is taken over".to_owned();
+            self.trouble = self.trouble.take().or_else(|| self.segment.is_some().then(write_all));
+            self.wake = true;
+        }
     }
 
     /// How the budgets of some owners stand.
@@ -238,9 +272,9 @@ impl State {
 
     /// Whether anything can be reserved, and why not.
     pub(super) fn standing(&self) -> Result<(), String> {
-        match (&self.ending, &self.trouble) {
+        match (&self.ending, self.stranger.as_ref().or(self.trouble.as_ref())) {
             (Some(_), _) => Err("it is closed".to_owned()),
-            (None, Some(trouble)) => Err(trouble.clone()),
+            (None, Some(why)) => Err(why.clone()),
             (None, None) => Ok(()),
         }
     }

@@ -193,13 +193,14 @@ impl Keeper {
         let folder = usage_log::folder(&self.setup.dir);
         let turned = usage_log::begin(&folder, number.saturating_add(1), bounds).and_then(|next| {
             let number = next.number();
-            let (before, book) = self.shared.with(|state| {
+            let (before, opening) = self.shared.with(|state| {
                 // A failure is the ledger's trouble, and the lines wait for its end.
                 let _ = state.write_down();
+                let continues = !state.log.as_ref().is_some_and(UsageLog::is_broken_off);
                 let before = state.log.as_mut().map(|log| log.turn(next));
-                (before, state.saved())
+                (before, Opening { continues, book: state.saved() })
             });
-            usage_log::write_opening(&folder, number, &Opening { continues: true, book })?;
+            usage_log::write_opening(&folder, number, &opening)?;
             before.map_or(Ok(()), |before| before.sync_all())?;
             usage_log::prune(&folder, bounds, now_ms)
         });

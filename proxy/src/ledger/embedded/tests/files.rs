@@ -1,5 +1,9 @@
 //! What the files hold over closes, kills and power cuts, and how broken ones are refused.
 
+use la_core::amount::Unit;
+use la_core::budget::{SavedMeter, SavedOwner, Window};
+use la_core::snapshot::LedgerRecord;
+
 use super::*;
 use crate::ledger::embedded::earlier;
 
@@ -108,6 +112,91 @@ fn ledger_keeps_its_name_for_as_long_as_its_files_last() {
     }
     assert_eq!(open(killed).unwrap().id().as_deref(), Some("second"), "its volume was lost");
     assert_eq!(Ledger::memory().id(), None);
+}
+
+/// The floors of a ledger: so many requests of `a` in its life.
+fn floors(requests: u64) -> Vec<SavedOwner> {
+    let (unit, window) = (Unit::Requests, Window::Lifetime);
+    let meter = SavedMeter {
+        unit,
+        window,
+        start_ms: 0,
+        settled: requests,
+        open: 0,
+        granted: requests,
+        granted_until_ms: u64::MAX,
+        periods: Vec::new(),
+    };
+    vec![SavedOwner { meters: vec![meter], tokens: tokens(40), nano_usd: 9, ..SavedOwner::new(subject("a")) }]
+}
+
+fn until_healthy(ledger: &Ledger) {
+    for _ in 0..500 {
+        if ledger.health().is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{:?}", ledger.health());
+}
+
+#[test]
+fn ledger_that_is_not_the_one_that_counts_refuses_until_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 1);
+    let record = |id: &str| LedgerRecord { id: id.to_owned(), floors: Vec::new() };
+    ledger.expect(Some(&record("lost")), NOW);
+    let why = ledger.health().unwrap_err();
+    assert!(why.starts_with("it is fresh and not lost, which has counted so far"), "{why}");
+    let refused = reserve(&ledger, "a", None).err().unwrap();
+    assert!(matches!(&refused, ReserveError::Unavailable(said) if *said == why), "{refused}");
+    assert!(ledger.is_stranger());
+    ledger.expect(Some(&record("fresh")), NOW);
+    assert!(!ledger.is_stranger());
+    spend(&ledger, "a", 1);
+    ledger.expect(Some(&record("lost")), NOW);
+    ledger.expect(None, NOW);
+    spend(&ledger, "a", 1);
+    let memory = Ledger::memory();
+    memory.expect(Some(&record("lost")), NOW);
+    assert_eq!(memory.health(), Ok(()), "it has nothing to lose");
+}
+
+#[test]
+fn floors_are_on_disk_before_anything_is_reserved_and_are_taken_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    let record = LedgerRecord { id: "fresh".to_owned(), floors: floors(3) };
+    ledger.expect(Some(&record), NOW);
+    until_healthy(&ledger);
+    assert_eq!(ledger.usage(&subject("a")), Some(Use { settled: 3, open: 0, tokens: tokens(40) }));
+    let after_kill = open(setup(image(dir.path()).path())).unwrap();
+    assert_eq!(used(&after_kill, "a"), (3, 0));
+    let after_cut = open(after_power_cut(image(dir.path()).path())).unwrap();
+    assert_eq!(used(&after_cut, "a"), (3, 0));
+
+    let held = reserve(&ledger, "a", Some(5)).unwrap();
+    ledger.expect(Some(&record), NOW);
+    assert_eq!(ledger.health(), Ok(()), "it counts that much already");
+    assert_eq!(used(&ledger, "a"), (3, 1), "what is open stays open");
+    held.settle(&spent(1));
+    reserve(&ledger, "a", Some(5)).unwrap().settle(&spent(1));
+    let refused = reserve(&ledger, "a", Some(5)).err().unwrap();
+    assert!(matches!(refused, ReserveError::Refused(_)), "{refused}");
+
+    // No line of the usage log tells of the floors, so it goes on in a file that begins with them.
+    let (folder, book) = (crate::usage_log::folder(dir.path()), ledger.saved().unwrap());
+    let recount = || crate::usage_log::recount(&folder, book.entries).unwrap();
+    let mut counted = recount();
+    for _ in 0..500 {
+        if counted.is_whole && counted.differences(&book).is_empty() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        counted = recount();
+    }
+    panic!("{:?}, {:?}", counted.differences(&book), counted.notes);
 }
 
 #[test]
