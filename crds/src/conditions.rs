@@ -91,6 +91,10 @@ pub mod reason {
     pub const LEDGER_UNAVAILABLE: &str = "LedgerUnavailable";
     /// Use can be counted.
     pub const LEDGER_READY: &str = "LedgerReady";
+    /// Another ledger is in the place of the one that has counted so far.
+    pub const LEDGER_LOST: &str = "LedgerLost";
+    /// Another ledger counts from now on, from the use last reported.
+    pub const LEDGER_ACCEPTED: &str = "LedgerAccepted";
     /// A limit is above a ceiling of the RouterProxy.
     pub const ABOVE_CEILING: &str = "AboveCeiling";
     /// A RouterBudget that covers the token is faulty, so the token is refused.

@@ -38,6 +38,10 @@ pub const ANNOTATION_ADOPT: &str = "router.link-assistant.dev/adopt";
 /// On a proxy pod: the generation of the snapshot it should load. A change makes the kubelet sync at once.
 pub const ANNOTATION_GENERATION: &str = "router.link-assistant.dev/generation";
 
+/// On a RouterProxy: the id of an embedded ledger that its owner accepts in place of one that was lost. It starts
+/// from the use last reported.
+pub const ANNOTATION_ACCEPT_LEDGER: &str = "router.link-assistant.dev/accept-ledger";
+
 /// Keys of `secretTemplate` may not start with any of these: they are ours or the cluster's.
 pub const RESERVED_METADATA_PREFIXES: [&str; 4] = [
     "router.link-assistant.dev/",

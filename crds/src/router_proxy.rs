@@ -437,6 +437,10 @@ pub struct RouterProxyStatus {
     /// The tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<TokenCounts>,
+
+    /// The embedded ledger that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerStatus>,
 }
 
 /// How many pods are in which state.
@@ -449,6 +453,15 @@ pub struct ReplicaCounts {
     pub ready: i32,
     /// Pods that serve the newest configuration.
     pub programmed: i32,
+}
+
+/// The embedded ledger that counts for a RouterProxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerStatus {
+    /// What it is called, for as long as its volume lasts. A ledger of another name is refused, because what was
+    /// counted would be lost with it, until the annotation `router.link-assistant.dev/accept-ledger` names it.
+    pub id: String,
 }
 
 /// How many tokens are in which state.

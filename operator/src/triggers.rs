@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::core::PartialObjectMeta;
 use kube::{Resource, ResourceExt as _};
-use la_crds::names::{LABEL_PROXY, snapshot_secret};
+use la_crds::names::{ANNOTATION_ACCEPT_LEDGER, LABEL_PROXY, snapshot_secret};
 use la_crds::router_token::RouterTokenStatus;
 use la_crds::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
@@ -71,10 +71,13 @@ pub(crate) fn provider(shared: &Shared, change: Change<'_, UpstreamProvider>) {
 /// A RouterProxy: itself, and the tokens and budgets that name it.
 pub(crate) fn proxy(shared: &Arc<Shared>, change: Change<'_, RouterProxy>) {
     let Some(proxy) = change.newest() else { return };
+    let name = ObjectName::of(proxy);
+    if change.differs(|p| p.annotations().get(ANNOTATION_ACCEPT_LEDGER).cloned()) {
+        push_proxy(&shared.queues, &name);
+    }
     if !change.differs(|p| (p.uid(), p.metadata.generation)) {
         return;
     }
-    let name = ObjectName::of(proxy);
     let replaced = change.after.map(|p| p.uid()) != change.before.map(|p| p.uid());
     if change.before.is_some() && replaced {
         router_proxy::forget(shared, &name);

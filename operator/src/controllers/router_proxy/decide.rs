@@ -11,13 +11,16 @@ use la_crds::RouterProxy;
 use la_crds::compile::{Compiled, ObjectFault};
 use la_crds::conditions::{self, Holds, Wanted, kind, reason};
 use la_crds::names::service_url;
-use la_crds::router_proxy::{ReplicaCounts, RouterProxyStatus, TokenCounts};
+use la_crds::router_proxy::{LedgerStatus, ReplicaCounts, RouterProxyStatus, TokenCounts};
 
+use self::ledger::Counted;
 use super::ProxyError;
 use crate::events::Note;
 use crate::proxies::PodState;
 use crate::published::Order;
 use crate::resources::sha256_hex;
+
+pub(crate) mod ledger;
 
 /// How long pods may take to a new snapshot before Programmed says that they have not followed.
 const FOLLOWING: Duration = Duration::from_secs(3);
@@ -41,6 +44,8 @@ pub(crate) struct Observed<'a> {
     pub(crate) previous: Option<Previous<'a>>,
     /// Its pods, by name.
     pub(crate) pods: &'a BTreeMap<String, PodState>,
+    /// Its tokens and budgets, whose statuses say what was reported last.
+    pub(crate) counted: &'a Counted,
     /// Objects of other people that are in the way.
     pub(crate) conflicts: &'a [String],
 }
@@ -58,11 +63,12 @@ pub(crate) struct Previous<'a> {
 
 /// The snapshot to write now, if what is served must change.
 pub(crate) fn next_snapshot(seen: &Observed<'_>) -> Option<Snapshot> {
-    let order = next_order(seen)?;
-    Some(Snapshot { epoch: order.0, generation: order.1, ..seen.compiled.snapshot.clone() })
+    let wanted = Snapshot { ledger: ledger::record(seen), ..seen.compiled.snapshot.clone() };
+    let (epoch, generation) = next_order(seen, &wanted)?;
+    Some(Snapshot { epoch, generation, ..wanted })
 }
 
-fn next_order(seen: &Observed<'_>) -> Option<Order> {
+fn next_order(seen: &Observed<'_>, wanted: &Snapshot) -> Option<Order> {
     let reported = seen.pods.values().filter_map(PodState::order).max();
     let Some(previous) = seen.previous else {
         // Nothing is known of what came before, so the line of generations starts anew. Seconds since 1970
@@ -79,8 +85,7 @@ fn next_order(seen: &Observed<'_>) -> Option<Order> {
         let now = u64::try_from(seen.now.as_second()).unwrap_or(1);
         return Some((now.max(last.0.saturating_add(1)), 1));
     }
-    let same = previous.snapshot.serves_same_as(&seen.compiled.snapshot)
-        && *previous.credentials == seen.compiled.credentials;
+    let same = previous.snapshot.serves_same_as(wanted) && *previous.credentials == seen.compiled.credentials;
     (!same).then_some((last.0, last.1.saturating_add(1)))
 }
 
@@ -123,13 +128,18 @@ pub(crate) fn decide(seen: &Observed<'_>) -> Decision {
     status.replicas = Some(counts);
     status.config_hash = config_hash(&seen.compiled.snapshot);
     status.tokens = Some(TokenCounts { live: live(seen) });
+    let standing = ledger::standing(seen);
+    if let Some(id) = standing.counts() {
+        status.ledger = Some(LedgerStatus { id: id.to_owned() });
+    }
     let (programmed, wake) = programmed(seen, counts, &status);
-    for wanted in [accepted(seen), programmed, available(seen, counts), ledger(seen)] {
+    for wanted in [accepted(seen), programmed, available(seen, counts), ledger_ready(seen, &standing)] {
         conditions::set(&mut status.conditions, wanted, generation, seen.now);
     }
     let refused = refusing(seen).then_some(REFUSING);
     let wake = [wake, refused].into_iter().flatten().min();
-    Decision { notes: notes(seen), status, wake }
+    let notes = notes(seen).chain(ledger::note(seen, &standing)).collect();
+    Decision { notes, status, wake }
 }
 
 /// What to say when the proxy could not be made what it should be.
@@ -248,7 +258,10 @@ fn available(seen: &Observed<'_>, counts: ReplicaCounts) -> Wanted {
 }
 
 /// A pod that cannot count use says so among the reasons why it is not ready.
-fn ledger(seen: &Observed<'_>) -> Wanted {
+fn ledger_ready(seen: &Observed<'_>, standing: &ledger::Standing<'_>) -> Wanted {
+    if let ledger::Standing::Lost(lost) = standing {
+        return Wanted::new(kind::LEDGER_READY, false, reason::LEDGER_LOST, lost.message(seen));
+    }
     let reports: Vec<_> =
         seen.pods.values().filter(|pod| !pod.leaving).filter_map(|pod| pod.report.as_ref()).collect();
     let broken =
@@ -262,14 +275,14 @@ fn ledger(seen: &Observed<'_>) -> Wanted {
     }
 }
 
-fn notes(seen: &Observed<'_>) -> Vec<Note> {
+fn notes<'a>(seen: &'a Observed<'_>) -> impl Iterator<Item = Note> + 'a {
     let conflicts = seen
         .conflicts
         .iter()
         .map(|conflict| Note::warning(reason::OBJECT_CONFLICT, "Apply", conflict.clone()));
     let faults = own_faults(seen)
         .map(|fault| Note::warning(fault.reason, "Compile", format!("{}: {}", fault.field, fault.message)));
-    conflicts.chain(faults).collect()
+    conflicts.chain(faults)
 }
 
 #[cfg(test)]

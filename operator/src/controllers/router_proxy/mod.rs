@@ -16,6 +16,7 @@ use la_crds::RouterProxy;
 use la_crds::compile::Compiled;
 use la_crds::names::snapshot_secret;
 
+use self::decide::ledger::Counted;
 use self::decide::{Observed, Previous, decide, next_snapshot};
 use self::gather::Last;
 use crate::clock::{self, NoRandomness};
@@ -116,7 +117,9 @@ async fn advance(proxy: &RouterProxy, shared: &Arc<Shared>) -> Result<Action, Pr
     let owner = Owner { kind: "RouterProxy", namespace: &name.namespace, name: &name.name, uid: &uid };
     let keys = keys::ensure(shared, proxy, &owner).await?;
     let compiled = gather::compiled(shared, proxy, &keys).await?;
-    let edition = publish(shared, proxy, &owner, &compiled).await?;
+    let counted =
+        Counted { tokens: shared.stores.tokens_of(&name), budgets: shared.stores.budgets_of(&name) };
+    let edition = publish(shared, proxy, &owner, (&compiled, &counted)).await?;
     let conflicts = frame::ensure(shared, proxy, &owner).await?;
     shared.fleet.follow(shared, &name, gather::targets(shared, proxy, &name));
     let pods = shared.fleet.pods_of(&name);
@@ -126,6 +129,7 @@ async fn advance(proxy: &RouterProxy, shared: &Arc<Shared>) -> Result<Action, Pr
         compiled: &compiled,
         previous: Some(previous(&edition)),
         pods: &pods,
+        counted: &counted,
         conflicts: &conflicts,
     };
     let decision = decide(&observed);
@@ -144,7 +148,7 @@ async fn publish(
     shared: &Arc<Shared>,
     proxy: &RouterProxy,
     owner: &Owner<'_>,
-    compiled: &Compiled,
+    (compiled, counted): (&Compiled, &Counted),
 ) -> Result<Edition, ProxyError> {
     let name = ObjectName::of(proxy);
     let last = gather::last(shared, proxy, &name).await?;
@@ -155,6 +159,7 @@ async fn publish(
         compiled,
         previous: last.as_ref().map(|last| previous(&last.edition)),
         pods: &pods,
+        counted,
         conflicts: &[],
     });
     let (snapshot, credentials) = match (next, &last) {

@@ -61,6 +61,7 @@ fn generation_rises_only_with_what_is_served() {
             compiled: &compiled,
             previous,
             pods: &pods,
+            counted: &Counted::default(),
             conflicts: &[],
         };
         assert_eq!(next_snapshot(&seen).map(|snapshot| snapshot.order()), expected, "{sentence}");
@@ -185,8 +186,15 @@ fn status_says_what_the_pods_really_report() {
         let age = Duration::from_secs(case.age_seconds);
         let previous = Some(Previous { snapshot: &before, credentials: &none, age });
         let conflicts = &case.conflicts;
-        let seen =
-            Observed { proxy: &proxy, now: at(1_000), compiled: &compiled, previous, pods: &pods, conflicts };
+        let seen = Observed {
+            proxy: &proxy,
+            now: at(1_000),
+            compiled: &compiled,
+            previous,
+            pods: &pods,
+            counted: &Counted::default(),
+            conflicts,
+        };
         let expected = case.expected.map(|(status, reason)| (status.to_owned(), reason.to_owned()));
         assert_eq!(conditions_of(&decide(&seen).status), expected, "{}", case.sentence);
     }
@@ -216,6 +224,7 @@ fn pod_that_refuses_everything_gets_a_new_epoch_once() {
             compiled: &compiled,
             previous,
             pods: &pods,
+            counted: &Counted::default(),
             conflicts: &[],
         };
         assert_eq!(next_snapshot(&seen).map(|snapshot| snapshot.order()), expected, "{sentence}");
@@ -235,6 +244,7 @@ fn programmed_does_not_flap_while_pods_follow_a_change() {
             compiled: &compiled,
             previous,
             pods: &pods,
+            counted: &Counted::default(),
             conflicts: &[],
         })
     };
