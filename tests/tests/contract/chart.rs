@@ -8,7 +8,7 @@ const GROUP: &str = "router.link-assistant.dev";
 
 #[test]
 fn chart_renders_with_default_and_odd_values() {
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
         ("default values", &[]),
         (
             "everything optional off",
@@ -31,6 +31,10 @@ fn chart_renders_with_default_and_odd_values() {
                 "--set-json",
                 r#"operator.tolerations=[{"operator":"Exists"}]"#,
             ],
+        ),
+        (
+            "another token endpoint",
+            &["--set", "operator.oauth.refreshURL=http://oauth.test/token,operator.oauth.clientID=mine"],
         ),
         (
             "several replicas and a pull secret",
@@ -61,6 +65,7 @@ fn chart_refuses_values_that_it_does_not_know() {
         ("an unknown group", "injector.enabled=true"),
         ("a value of another type", "crds.keep=perhaps"),
         ("an unknown pull policy", "operator.image.pullPolicy=Sometimes"),
+        ("a token endpoint that is no URL", "operator.oauth.refreshURL=oauth.test"),
         ("a name that Kubernetes refuses", "fullnameOverride=Not_A_Name"),
         ("a service account without a name", "serviceAccount.create=false"),
     ];
