@@ -7,7 +7,8 @@ use crate::checkout::{files, root};
 const SOURCES: [&str; 6] = ["core", "dialects", "crds", "proxy", "operator", "tests"];
 const MOST_LINES: usize = 600;
 
-fn sources() -> Vec<(PathBuf, String)> {
+/// Every Rust file of the crates, by its path in the repository.
+pub(crate) fn sources() -> Vec<(PathBuf, String)> {
     let rust =
         SOURCES.iter().flat_map(files).filter(|path| path.extension().is_some_and(|ending| ending == "rs"));
     rust.map(|path| (shown(&path), std::fs::read_to_string(&path).unwrap())).collect()

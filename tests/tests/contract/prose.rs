@@ -2,13 +2,14 @@
 
 use crate::checkout::{files, read, root};
 
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "charts/la-router/README.md",
     "deploy/samples/README.md",
+    "docs/predecessors.md",
 ];
 
 /// Every text between `open` and `close` in `text`.
