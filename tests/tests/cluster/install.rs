@@ -57,7 +57,9 @@ fn chart_and_samples_are_accepted_where_restricted_is_enforced() {
     assert!(said_against(&api, &root_user).unwrap().contains("restricted"), "the check sees nothing");
 
     api.apply(NAMESPACE, &chart).unwrap();
-    for sample in ["provider", "proxy", "budget", "token", "agent-job", "claude-code", "forwarder-job"] {
+    for sample in
+        ["provider", "accounts", "proxy", "budget", "token", "agent-job", "claude-code", "forwarder-job"]
+    {
         let yaml = read(&format!("deploy/samples/{sample}.yaml")).unwrap();
         assert_eq!(said_against(&api, &yaml).unwrap(), "", "deploy/samples/{sample}.yaml");
     }
@@ -80,6 +82,7 @@ fn operator_has_its_rights_and_no_more(api: &ApiServer) {
         ("patch", "routerbudgets.router.link-assistant.dev --subresource=status", "agents", true),
         ("create", "routerbudgets.router.link-assistant.dev", "agents", false),
         ("create", "secrets", "agents", true),
+        ("update", "secrets", "agents", true),
         ("patch", "pods", "agents", true),
         ("patch", "leases.coordination.k8s.io/la-router-operator", NAMESPACE, true),
         ("patch", "leases.coordination.k8s.io/another", NAMESPACE, false),

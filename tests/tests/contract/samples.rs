@@ -1,11 +1,14 @@
 //! The samples are what a user copies first: they parse by the product's own rules, run in a namespace that
 //! enforces `restricted`, and show the credential to nobody who should not have it.
 
+use la_crds::upstream_provider::AccountCredential;
 use serde_json::Value;
 
 use crate::checkout::{against_restricted, called, documents, files, of_kind, read, render, root, text};
 
 const KINDS: [&str; 4] = ["provider", "proxy", "budget", "token"];
+/// What can be applied instead of one of the kinds.
+const INSTEAD: [&str; 1] = ["accounts"];
 const AGENTS: [&str; 3] = ["agent-job", "claude-code", "forwarder-job"];
 
 fn sample(name: &str) -> String {
@@ -39,7 +42,10 @@ fn every_sample_is_checked_here() {
         .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     for name in found.iter().filter(|name| *name != "README") {
-        assert!(KINDS.iter().chain(&AGENTS).any(|known| known == name), "{name}.yaml is checked by no test");
+        assert!(
+            KINDS.iter().chain(&INSTEAD).chain(&AGENTS).any(|known| known == name),
+            "{name}.yaml is checked by no test"
+        );
     }
 }
 
@@ -58,6 +64,17 @@ fn kinds_of_the_samples_follow_the_rules_of_the_product() {
         manifests.providers[0].metadata.name.as_deref(),
         Some(proxy.spec.routes[0].candidates[0].provider.as_str())
     );
+}
+
+#[test]
+fn key_of_the_accounts_serves_only_where_no_login_can() {
+    let given = [("accounts.yaml".to_owned(), sample("accounts"))];
+    let manifests = la_crds::manifests::read(&given).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let accounts = manifests.providers[0].spec.backend.accounts();
+    let (keys, logins): (Vec<_>, Vec<_>) =
+        accounts.iter().partition(|account| matches!(account.credential, AccountCredential::ApiKey(_)));
+    assert_eq!((keys.len(), logins.len()), (1, 2));
+    assert!(logins.iter().all(|login| login.priority < keys[0].priority));
 }
 
 #[test]
