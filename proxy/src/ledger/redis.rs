@@ -322,8 +322,11 @@ impl Held {
         self.has_seat |= demand.covering.iter().any(|covering| covering.concurrency.is_some());
         let shared = Arc::clone(&self.shared);
         let asking = async {
+            let ended = *shared.ends.borrow();
             let mut told = self.answer(asks, &seats, demand, now_ms).await?;
-            if told.outcome == Outcome::Refused && shared.tell_of_ends().await {
+            if told.outcome == Outcome::Refused && ended.unknown() > 0 {
+                // What refused may have ended here, and the server not have known.
+                shared.told_of(ended).await;
                 told = self.answer(asks, &seats, demand, now_ms).await?;
             }
             shared.ahead_ms.store(difference(told.now_ms, now_ms), Ordering::Relaxed);
@@ -423,16 +426,12 @@ impl Shared {
         link.ok_or_else(|| Stop::Unavailable("it is closed".to_owned()))
     }
 
-    /// Has the server told of every request that has ended here so far, and waits until it knows. False when it
-    /// knew: then none of them stood in anybody's way.
-    async fn tell_of_ends(&self) -> bool {
-        let so_far = *self.ends.borrow();
-        if so_far.unknown() == 0 {
-            return false;
-        }
+    /// Waits until the server knows of the requests that had `ended` here, and has it told at once.
+    async fn told_of(&self, ended: Ends) {
         self.hurry.notify_one();
-        let known = |ends: &Ends| ends.acknowledged >= so_far.all;
-        self.ends.subscribe().wait_for(known).await.is_ok()
+        let known = |ends: &Ends| ends.acknowledged >= ended.all;
+        // It fails only with the ledger's end, of which the next question tells.
+        let _ = self.ends.subscribe().wait_for(known).await;
     }
 
     /// Takes a connection out of use that has failed.

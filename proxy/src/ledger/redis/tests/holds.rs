@@ -59,6 +59,24 @@ async fn hold_that_is_renewed_lasts() {
 }
 
 #[tokio::test]
+async fn request_that_has_ended_here_stands_in_nobodys_way() {
+    let shared = Shared::start();
+    shared.set_clock(NOON_MS);
+    let ledger = leased(&shared);
+    for token in [Party::token("a").hard(Unit::Tokens, 100, "lifetime"), Party::token("b").concurrency(1)] {
+        let covering = covering(&[&token]);
+        let demand = Demand::once(&covering, amounts(80, 0));
+        for round in 0..21 {
+            let reserved = ledger.reserve(&demand, NOON_MS).await;
+            let reserved = reserved.unwrap_or_else(|refused| panic!("{round}: {refused}"));
+            reserved.settle(&spent(1, 0));
+        }
+        let one_more = ledger.reserve(&demand, NOON_MS).await;
+        assert_eq!(one_more.is_ok(), token.subject.as_str().ends_with('b'), "21 and 80 are too many");
+    }
+}
+
+#[tokio::test]
 async fn second_settlement_of_a_hold_changes_nothing() {
     let shared = Shared::start();
     shared.set_clock(NOON_MS);
