@@ -242,15 +242,8 @@ fn used_pool() -> RouterBudget {
 fn accepted_ledger_starts_from_the_use_that_was_reported() {
     let subject = Subject::of("gateway", "team-a", "agent").unwrap();
     let mut compiled = nothing();
-    compiled.snapshot.tokens.push(TokenRecord {
-        subject: subject.clone(),
-        label: String::new(),
-        ids: Vec::new(),
-        suspended: false,
-        limits: Arc::new(day_and_hour()),
-        pools: Vec::new(),
-        thresholds: Vec::new(),
-    });
+    let record = TokenRecord::new(subject.clone(), Vec::new(), Arc::new(day_and_hour()));
+    compiled.snapshot.tokens.push(record);
     let counted = Counted { tokens: vec![Arc::new(used_token())], budgets: vec![Arc::new(used_pool())] };
     let case =
         Case { recorded: Some("a"), accepted: Some("b"), pods: vec![("b", false, false)], ..Case::default() };
