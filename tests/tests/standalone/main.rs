@@ -1,6 +1,8 @@
 //! The router as a real process on loopback, in front of a scripted upstream. No Kubernetes, no network.
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod bills;

@@ -1,0 +1,234 @@
+//! Sessions over a pool of accounts, served by three routers that share nothing, behind a front that asks them in
+//! turn: every session is on one account, leaves it for one request when the vendor is overloaded, and moves once
+//! when the account has nothing left.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use la_core::credential::{Credential, Credentials};
+use la_core::secret::Secret;
+use la_core::snapshot::{Account, Backend, CREDENTIALS_FILE, CredentialSource, SNAPSHOT_FILE, Snapshot};
+use la_tests::caller::Call;
+use la_tests::cluster::eventually;
+use la_tests::fakes::vendor::{self, Known};
+use la_tests::fakes::{Answer, FakeUpstream, Script};
+use la_tests::gateway::{self, Token};
+use la_tests::proof::rounds;
+use la_tests::router::{Router, Setup};
+
+const CALLERS: usize = 20;
+const ROUTERS: usize = 3;
+
+/// What an account does to its next requests instead of serving them.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// 529, so many times.
+    Overloaded(u32),
+    /// 429 with a limit that is used up for an hour.
+    Limited,
+}
+
+/// Who served what, and who fails.
+#[derive(Default)]
+struct Ledger {
+    /// The accounts that served each session, in order, without repetitions in a row.
+    served: BTreeMap<String, Vec<String>>,
+    faults: HashMap<String, Fault>,
+}
+
+struct Scene {
+    _upstream: FakeUpstream,
+    seen: Arc<Mutex<Ledger>>,
+    routers: Vec<Router>,
+    snapshot: Snapshot,
+    texts: BTreeMap<String, Secret>,
+    turn: usize,
+}
+
+fn key(account: &str) -> String {
+    format!("sk-ant-api03-{account}")
+}
+
+fn account(name: &str) -> Account {
+    Account::new(name, CredentialSource::Published)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a vendor tells real times")]
+fn limited() -> Answer {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let reset = (now + 3_600).to_string();
+    Answer::error(429, "rate_limit_error", "This request would exceed your account's rate limit")
+        .header("anthropic-ratelimit-unified-status", "rejected")
+        .header("anthropic-ratelimit-unified-5h-status", "rejected")
+        .header("anthropic-ratelimit-unified-5h-reset", &reset)
+        .header("retry-after", "3600")
+}
+
+fn script(seen: Arc<Mutex<Ledger>>) -> Script {
+    let usual = vendor::script(Known::default());
+    Arc::new(move |request| {
+        let name =
+            request.header("x-api-key").unwrap_or_default().trim_start_matches("sk-ant-api03-").to_owned();
+        let session = request.header("x-claude-code-session-id").unwrap_or_default().to_owned();
+        let mut seen = seen.lock().unwrap();
+        match seen.faults.get_mut(&name) {
+            Some(Fault::Limited) => return limited(),
+            Some(Fault::Overloaded(left)) if *left > 0 => {
+                *left -= 1;
+                return Answer::error(529, "overloaded_error", "Overloaded");
+            }
+            _ => {}
+        }
+        let served = seen.served.entry(session).or_default();
+        if served.last() != Some(&name) {
+            served.push(name);
+        }
+        usual(request)
+    })
+}
+
+fn files(snapshot: &Snapshot) -> [(&'static str, String); 2] {
+    let Backend::Anthropic { accounts, .. } = &snapshot.providers[0].backend;
+    let credential = |account: &Account| Credential::ApiKey { key: Secret::new(key(&account.name)) };
+    let named = accounts.iter().map(|account| (format!("vendor/{}", account.name), credential(account)));
+    let credentials: Credentials = named.collect();
+    [
+        (CREDENTIALS_FILE, serde_json::to_string(&credentials).unwrap()),
+        (SNAPSHOT_FILE, serde_json::to_string(snapshot).unwrap()),
+    ]
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let seen: Arc<Mutex<Ledger>> = Arc::default();
+        let upstream = FakeUpstream::start(script(Arc::clone(&seen))).await.unwrap();
+        let tokens = ["one", "two"].map(|name| Token { name: name.to_owned(), ..Token::default() });
+        let (mut snapshot, texts) = gateway::snapshot(&upstream.base_url(), &tokens).unwrap();
+        let Backend::Anthropic { accounts, .. } = &mut snapshot.providers[0].backend;
+        *accounts = ["a", "b", "c", "d", "e"].map(account).to_vec();
+        let start = |_| Setup::snapshot(&files(&snapshot)).env("POD_UID", "test").start().unwrap();
+        let routers = (0..ROUTERS).map(start).collect();
+        Self { _upstream: upstream, seen, routers, snapshot, texts, turn: 0 }
+    }
+
+    /// One turn of a session, by the router whose turn it is.
+    async fn turn(&mut self, token: &str, session: &str) {
+        let router = &self.routers[self.turn % ROUTERS];
+        self.turn += 1;
+        let body = r#"{"model":"claude-opus-5","max_tokens":64,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+        let call =
+            Call::message(self.texts[token].expose(), body).header("x-claude-code-session-id", session);
+        let reply = call.send(router.address()).await.unwrap();
+        assert!(reply.status == 200 && reply.complete, "{session}: {} {}", reply.status, reply.text());
+        let text = reply.text();
+        assert_eq!(text.matches("event: message_start").count(), 1, "{session}: {text}");
+    }
+
+    async fn turns(&mut self, count: usize) {
+        for _ in 0..count {
+            for caller in 0..CALLERS {
+                self.turn("one", &format!("s{caller}")).await;
+            }
+        }
+    }
+
+    /// The accounts that served each session.
+    fn served(&self) -> BTreeMap<String, Vec<String>> {
+        self.seen.lock().unwrap().served.clone()
+    }
+
+    fn fail(&self, account: &str, fault: Fault) {
+        self.seen.lock().unwrap().faults.insert(account.to_owned(), fault);
+    }
+
+    /// Has all routers serve other accounts, and waits until they do.
+    fn change(&mut self, change: impl FnOnce(&mut Vec<Account>)) {
+        let Backend::Anthropic { accounts, .. } = &mut self.snapshot.providers[0].backend;
+        change(accounts);
+        self.snapshot.generation += 1;
+        for router in &self.routers {
+            for (name, text) in files(&self.snapshot) {
+                let path = router.directory().join("snapshot").join(name);
+                let next = path.with_extension("next");
+                std::fs::write(&next, text).unwrap();
+                std::fs::rename(next, path).unwrap();
+            }
+        }
+        let line = format!("la_router_snapshot_generation {}", self.snapshot.generation);
+        for router in &self.routers {
+            eventually("the accounts to be served", Duration::from_secs(10), || {
+                let answer =
+                    la_tests::cluster::Client::new(router.admin()).send("GET", "/metrics", "", "")?;
+                Ok(answer.body.contains(&line).then_some(()))
+            })
+            .unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_session_is_on_one_account_whichever_router_serves_it() {
+    let mut scene = Scene::start().await;
+    scene.turns(rounds(50)).await;
+    let served = scene.served();
+    assert!(served.values().all(|accounts| accounts.len() == 1), "{served:?}");
+    let homes: std::collections::BTreeSet<_> = served.values().flatten().collect();
+    assert!(homes.len() >= 3, "twenty sessions spread: {homes:?}");
+}
+
+#[tokio::test]
+async fn one_overload_is_one_escape_and_a_return_and_a_used_up_limit_is_one_move() {
+    let mut scene = Scene::start().await;
+    scene.turns(ROUTERS).await;
+    let homes = scene.served();
+    let home = homes["s0"][0].clone();
+    scene.fail(&home, Fault::Overloaded(1));
+    scene.turn("one", "s0").await;
+    scene.turns(rounds(50)).await;
+    let served = scene.served();
+    let [first, other, back] = &served["s0"][..] else { panic!("{:?}", served["s0"]) };
+    assert!(first == &home && other != &home && back == &home, "{:?}", served["s0"]);
+    scene.fail(&home, Fault::Limited);
+    scene.turns(rounds(50)).await;
+    for (session, accounts) in scene.served() {
+        let before = &served[&session];
+        let moves = accounts.len() - before.len();
+        let was_there = before.last() == Some(&home);
+        assert_eq!(moves, usize::from(was_there), "{session}: {accounts:?}");
+    }
+}
+
+#[tokio::test]
+async fn prompts_of_two_tokens_never_share_a_session() {
+    let mut scene = Scene::start().await;
+    for caller in 0..CALLERS {
+        scene.turn("one", &format!("one-{caller}")).await;
+    }
+    // The same names, by another token: were they the same sessions, they would be on the same accounts.
+    for caller in 0..CALLERS {
+        scene.turn("two", &format!("one-{caller}")).await;
+    }
+    let served = scene.served();
+    let differ = served.values().filter(|accounts| accounts.len() == 2).count();
+    assert!(differ >= CALLERS / 2, "{differ} of {CALLERS} are elsewhere: {served:?}");
+}
+
+#[tokio::test]
+async fn accounts_added_removed_and_disabled_in_between_move_only_their_own_sessions() {
+    let mut scene = Scene::start().await;
+    scene.turns(ROUTERS).await;
+    let before = scene.served();
+    scene.change(|accounts| accounts.push(account("f")));
+    scene.turns(ROUTERS).await;
+    assert_eq!(scene.served(), before, "a new account takes no session that is at home");
+    scene.change(|accounts| {
+        accounts.retain(|account| account.name != "a");
+        accounts.iter_mut().for_each(|account| account.disabled = account.name == "b");
+    });
+    scene.turns(rounds(50)).await;
+    for (session, accounts) in scene.served() {
+        let lost_its_home = ["a", "b"].contains(&before[&session][0].as_str());
+        assert_eq!(accounts.len(), 1 + usize::from(lost_its_home), "{session}: {accounts:?}");
+    }
+}
