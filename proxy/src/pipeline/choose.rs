@@ -167,9 +167,9 @@ fn is_worth_a_try(why: Why, need: Need) -> bool {
     match why {
         // It says nothing of the account: a session that is on it is worth more.
         Why::Overloaded => need != Need::Fresh,
-        // Nothing is won by refusing what nobody else can serve, and the vendor never said to wait.
-        Why::Failing | Why::Forbidden => need == Need::Last,
-        Why::Limit | Why::ToldToWait | Why::Throttled | Why::Unauthorized => false,
+        // Nothing is won by refusing what nobody else can serve, and the vendor never said until when.
+        Why::Failing | Why::Forbidden | Why::Throttled => need == Need::Last,
+        Why::Limit | Why::ToldToWait | Why::Unauthorized => false,
     }
 }
 

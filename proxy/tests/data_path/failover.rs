@@ -151,12 +151,18 @@ fn refused_credential_is_never_the_clients_401() {
 }
 
 #[test]
-fn overloaded_vendor_is_asked_again_when_nobody_else_is_left() {
-    let vendor = Vendor::start();
-    let router = pool(&vendor, 1);
-    vendor.fail(&key("a"), "overloaded", 1);
-    assert_eq!(status(&router.ask("stream")), 529);
-    assert_eq!(status(&router.ask("stream")), 200);
+fn account_that_was_never_told_until_when_is_asked_again_when_nobody_else_is_left() {
+    for (what, times, expected) in
+        [("overloaded", 1, 529), ("throttled", 1, 429), ("forbidden", 1, 403), ("failing", 6, 500)]
+    {
+        let vendor = Vendor::start();
+        let router = pool(&vendor, 1);
+        vendor.fail(&key("a"), what, times);
+        for _ in 0..times {
+            assert_eq!(status(&router.ask("stream")), expected, "{what}");
+        }
+        assert_eq!(status(&router.ask("stream")), 200, "{what}");
+    }
 }
 
 #[test]
