@@ -138,14 +138,16 @@ pub struct AnthropicBackend {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
     pub accounts: Vec<Account>,
 
-    /// How a new session, or a request without one, gets its account; a session keeps it. `LeastUtilized`:
-    /// the most of both rate-limit windows left, by `weight`. `RoundRobin`: in turn. `LeastUsed`: the fewest
-    /// requests so far. `Priority`: the lowest `priority` that can serve. `Weighted`: by `weight` alone.
+    /// How accounts of the same `priority` share requests. A new session gets one by a hash, so that all pods
+    /// agree, and keeps it: by the room left in both rate-limit windows with `LeastUtilized`, by `weight` with
+    /// `Weighted`, otherwise evenly. Requests without a session: to the most room for what is in flight, in
+    /// turn (`RoundRobin`), to the fewest requests so far (`LeastUsed`), always in the same order (`Priority`),
+    /// or by `weight` (`Weighted`).
     #[serde(default)]
     pub selection: Selection,
 
-    /// From which use of a rate-limit window on an account gets no new requests, in percent: 1 to 100. What
-    /// the vendor itself refuses is avoided in any case.
+    /// From which use of a rate-limit window on an account gets no new sessions, nor requests without one, in
+    /// percent: 1 to 100. What the vendor itself refuses is avoided in any case.
     #[serde(default, skip_serializing_if = "StopAtUtilization::is_empty")]
     pub stop_at_utilization: StopAtUtilization,
 
@@ -168,13 +170,13 @@ pub enum Selection {
     RoundRobin,
     /// The fewest requests so far.
     LeastUsed,
-    /// The lowest `priority` that can serve.
+    /// Always in the same order.
     Priority,
-    /// By `weight` alone.
+    /// By `weight`.
     Weighted,
 }
 
-/// From which use of a rate-limit window on an account gets no new requests.
+/// From which use of a rate-limit window on an account gets no new sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StopAtUtilization {
@@ -248,18 +250,18 @@ pub struct Account {
     /// What proves the account to the vendor; exactly one form.
     pub credential: AccountCredential,
 
-    /// With `selection: Priority`, lower goes first: 0 to 1000.
+    /// Lower goes first, whatever the `selection`: 0 to 1000. An account behind others serves while none of
+    /// them can.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub priority: i32,
 
-    /// How much of the load it takes beside others: 1 to 1000.
+    /// With `selection: Weighted`, how much of the load it takes beside others: 1 to 1000.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: i32,
 
-    /// Most requests that it serves at a time, 1 to 10000. With `ledger.redis` in all pods together, otherwise
-    /// in each.
+    /// Most requests that it serves at a time in each pod of a gateway, 1 to 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrency: Option<i32>,
