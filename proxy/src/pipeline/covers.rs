@@ -10,8 +10,8 @@ use la_core::budget::Cover;
 
 use crate::config::live::TokenEntry;
 
-/// How many callers. A cover of four budgets has some 700 bytes.
-const SLOTS: usize = 128;
+/// How many callers. A cover of four budgets takes a kilobyte.
+const SLOTS: usize = 32;
 
 /// The covers of one thread.
 #[derive(Default)]
