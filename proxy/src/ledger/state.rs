@@ -214,33 +214,40 @@ impl State {
             )
         });
         if self.stranger.is_none() && !record.floors.is_empty() {
-            self.raise_to(&record.floors, now_ms);
+            // Floors come with every snapshot for a while; what is open is not raised again.
+            let lacking = self.not_counted(&record.floors);
+            if !lacking.is_empty() {
+                self.raise_to(&lacking, now_ms);
+            }
         }
     }
 
-    /// Raises counts to those of `owners`, where one is lower. Nothing is reserved until all of it is on disk.
+    /// Those of `floors` that are above what is counted.
+    fn not_counted(&self, floors: &[SavedOwner]) -> Vec<SavedOwner> {
+        let known: HashMap<Subject, SavedOwner> =
+            self.book.saved().map(|known| (known.subject.clone(), known)).collect();
+        let counts =
+            |floor: &SavedOwner| known.get(&floor.subject).is_some_and(|known| known.is_at_least(floor));
+        floors.iter().filter(|floor| !counts(floor)).cloned().collect()
+    }
+
+    /// Raises counts to those of `owners`. Nothing is reserved until all of it is on disk.
     pub(super) fn raise_to(&mut self, owners: &[SavedOwner], now_ms: u64) {
         let known = self.book.saved().map(|known| (known.subject.clone(), known));
         let mut known: HashMap<Subject, SavedOwner> = known.collect();
-        let mut is_raised = false;
         for owner in owners {
             let subject = &owner.subject;
             let raised = known.entry(subject.clone()).or_insert_with(|| SavedOwner::new(subject.clone()));
-            if !raised.is_at_least(owner) {
-                raised.raise_to(owner);
-                self.book.restore(raised);
-                is_raised = true;
-            }
+            raised.raise_to(owner);
+            self.book.restore(raised);
         }
         self.book.see(&owners.iter().map(|owner| owner.subject.clone()).collect(), now_ms);
-        if is_raised {
-            // No line of the log tells of it.
-            self.entries += 1;
-            self.log.iter_mut().for_each(UsageLog::break_off);
-            let write_all = || "what was counted elsewhere is taken over".to_owned();
-            self.trouble = self.trouble.take().or_else(|| self.segment.is_some().then(write_all));
-            self.wake = true;
-        }
+        // No line of the log tells of it.
+        self.entries += 1;
+        self.log.iter_mut().for_each(UsageLog::break_off);
+        let write_all = || "what was counted elsewhere is taken over".to_owned();
+        self.trouble = self.trouble.take().or_else(|| self.segment.is_some().then(write_all));
+        self.wake = true;
     }
 
     /// How the budgets of some owners stand.
