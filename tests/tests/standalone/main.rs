@@ -25,6 +25,8 @@ mod heads;
 #[cfg(test)]
 mod ledger_crashes;
 #[cfg(test)]
+mod lost_ledger;
+#[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod paths;
