@@ -64,7 +64,11 @@ impl Flags {
             Account::new(&login.account, CredentialSource::Directory { path })
         };
         let credentials = self.published();
-        let published = credentials.iter().map(|(name, _)| Account::new(name, CredentialSource::Published));
+        // What is paid by the request waits for when no subscription can serve.
+        let published = credentials.iter().map(|(name, credential)| Account {
+            priority: u32::from(matches!(credential, Credential::ApiKey { .. })),
+            ..Account::new(name, CredentialSource::Published)
+        });
         let accounts = self.upstream.logins.iter().map(login).chain(published);
         Provider::anthropic(PROVIDER, &self.upstream.base_url, accounts.collect())
     }
@@ -74,7 +78,7 @@ impl Flags {
         self.published().into_iter().map(keyed).collect()
     }
 
-    /// Accounts whose credential was told, in the order in which they are tried.
+    /// Accounts whose credential was told.
     fn published(&self) -> Vec<(String, Credential)> {
         let UpstreamSettings { setup_token, api_key, .. } = &self.upstream;
         let token = setup_token.iter().map(|token| {

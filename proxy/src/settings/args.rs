@@ -104,7 +104,7 @@ pub struct UpstreamArgs {
     /// Folder of a Claude login, re-read when it changes [env: CLAUDE_CODE_HOME] [default: ~/.claude]
     #[arg(long, value_name = "DIR")]
     pub claude_code_home: Option<String>,
-    /// Folders of more logins, comma-separated, tried in order [env: ADDITIONAL_ACCOUNT_DIRS]
+    /// Folders of more logins, comma-separated; all share the load [env: ADDITIONAL_ACCOUNT_DIRS]
     #[arg(long, value_name = "DIRS")]
     pub additional_account_dirs: Option<String>,
 }

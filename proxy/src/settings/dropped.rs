@@ -4,6 +4,8 @@ use super::lookup::Lookup;
 
 const LATER: &str = "has no effect in this version of la-router";
 
+const HEALTH: &str = "is now spec.health of an UpstreamProvider (--manifests)";
+
 /// Exact names first, then prefixes that end in `*`.
 const DROPPED: [(&str, &str); 29] = [
     ("UPSTREAM_API_FORMAT", "is not needed: the dialect follows from the path of each request"),
@@ -20,14 +22,17 @@ const DROPPED: [(&str, &str); 29] = [
     ("CLAUDE_CREDENTIALS_PATH", "of cc-proxy is now CLAUDE_CODE_HOME (--claude-code-home), a folder"),
     ("CLAUDE_SUBSCRIPTION_BASE_URL", "of cc-proxy is now UPSTREAM_BASE_URL (--upstream-base-url)"),
     ("CLAUDE_SUBSCRIPTION_ENABLED", "of cc-proxy is gone: give CLAUDE_CODE_HOME or ANTHROPIC_API_KEY"),
-    ("ACCOUNT_ROUTING_STRATEGY", "has no effect yet: accounts are tried in order"),
-    ("ACCOUNT_COOLDOWN_SECS", LATER),
-    ("ACCOUNT_MAX_COOLDOWN_SECS", LATER),
+    (
+        "ACCOUNT_ROUTING_STRATEGY",
+        "is now spec.backend.anthropic.selection of an UpstreamProvider (--manifests)",
+    ),
+    ("ACCOUNT_COOLDOWN_SECS", HEALTH),
+    ("ACCOUNT_MAX_COOLDOWN_SECS", HEALTH),
     ("ACCOUNT_REQUEST_LIMITS", LATER),
-    ("ACCOUNT_PAUSE_AT_PERCENT", LATER),
-    ("SESSION_AFFINITY_TTL_SECS", LATER),
+    ("ACCOUNT_PAUSE_AT_PERCENT", "is now stopAtUtilization of an UpstreamProvider (--manifests)"),
+    ("SESSION_AFFINITY_TTL_SECS", "is now affinity.ttl of a RouterProxy's route (--manifests)"),
     ("LOGIN_MAX_SESSIONS", LATER),
-    ("POOL_*", LATER),
+    ("POOL_*", "is now retry of a RouterProxy's route (--manifests)"),
     ("MPP_*", LATER),
     ("ACTIVITYPUB_*", LATER),
     ("CRATER_*", LATER),

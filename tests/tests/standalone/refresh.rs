@@ -437,3 +437,24 @@ async fn person_can_have_a_login_renewed_and_sees_it_in_the_list() {
     let unknown = accounts_command(&router, &["refresh", "nobody"]);
     assert_eq!(unknown.status.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousand_requests_across_a_rotation_cost_one_call_and_none_sees_a_401() {
+    let scene = Scene::with(LONG).await;
+    let router = Arc::new(scene.start());
+    let token = router.issue(&[]).unwrap();
+    assert_eq!(message(&router, &token).await.status, 200);
+    // The endpoint kills the old token at once, and answers half a second later.
+    scene.vault.twist(&[Twist::Late(500)]);
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..1_000 {
+        if number == 300 {
+            scene.vault.kill_access_tokens();
+        }
+        let (router, token) = (Arc::clone(&router), token.clone());
+        calls.spawn(async move { message(&router, &token).await.status });
+    }
+    let statuses = calls.join_all().await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert_eq!((scene.vault.calls().len(), scene.vault.rotations()), (1, 1));
+}
