@@ -188,8 +188,15 @@ impl Pod {
 
     /// Reports this use from now on.
     fn tell(&self, usage: Value) {
+        self.tell_all(json!({ "usage": usage }));
+    }
+
+    /// Reports these members from now on.
+    fn tell_all(&self, members: Value) {
         let mut report = self.report.0.lock().unwrap();
-        report["usage"] = usage;
+        for (name, value) in members.as_object().unwrap() {
+            report[name] = value.clone();
+        }
         report["revision"] = (report["revision"].as_u64().unwrap() + 1).into();
         self.report.1.notify_all();
     }
@@ -285,4 +292,57 @@ fn thresholds_and_exhaustion_are_said_once_of_tokens_and_of_pools() {
         assert_eq!(scene.times_said(&namespace, name, reason), 1, "{reason} of {name}");
     }
     assert_eq!(scene.times_said(&namespace, "team", "BudgetThreshold"), 0, "100% says it");
+}
+
+#[test]
+fn lost_ledger_serves_nobody_until_its_owner_accepts_another_and_that_starts_from_the_reported_use() {
+    let scene = shared();
+    let namespace = scene.namespace("lost");
+    let pod = reporting(scene, &namespace, "127.77.0.10");
+    let (own, pool) = (format!("gateway/{namespace}/agent"), format!("pool:gateway/{namespace}/team"));
+    let gateway = (namespace.as_str(), "routerproxies", "gateway");
+    let counts = |id: &str| {
+        let is_it = || {
+            let status = scene.object(&namespace, "routerproxies", "gateway")["status"]["ledger"]["id"] == id;
+            let written = scene.snapshot(&namespace).unwrap_or_default()["ledger"]["id"] == id;
+            Ok((status && written).then_some(()))
+        };
+        eventually(&format!("ledger {id} to count"), LIMIT, is_it).unwrap();
+    };
+    pod.tell_all(json!({ "ledgerId": "first", "usage": [used(&own, "own", 8), used(&pool, "pool", 3)] }));
+    counts("first");
+    let reported = || {
+        let [agent, team] = [("routertokens", "agent"), ("routerbudgets", "team")]
+            .map(|(kind, name)| scene.object(&namespace, kind, name)["status"].to_string());
+        Ok((agent.contains("\"used\":\"8\"") && team.contains("\"used\":\"3\"")).then_some(()))
+    };
+    eventually("the use to be in the statuses", LIMIT, reported).unwrap();
+
+    pod.tell_all(json!({ "ledgerId": "second", "ready": false, "notReady": ["it is another"], "usage": [] }));
+    scene.until(gateway, "LedgerReady", ("False", "LedgerLost"));
+    scene.until_said(&namespace, "gateway", "LedgerLost");
+    counts("first");
+    assert_eq!(reported().unwrap(), Some(()), "what was reported stays");
+
+    let accept =
+        json!({ "metadata": { "annotations": { "router.link-assistant.dev/accept-ledger": "second" } } });
+    scene.api.client().merge(&Scene::path(&namespace, "routerproxies", "gateway"), &accept).unwrap();
+    counts("second");
+    scene.until(gateway, "LedgerReady", ("True", "LedgerReady"));
+    assert_eq!(scene.times_said(&namespace, "gateway", "LedgerLost"), 1);
+    let snapshot = scene.snapshot(&namespace).unwrap();
+    let floors = snapshot["ledger"]["floors"].as_array().unwrap();
+    let told = |owner: &Value| -> Vec<(String, u64)> {
+        let meters = owner["meters"].as_array().unwrap().iter();
+        meters.map(|meter| (text(meter, "/window"), meter["settled"].as_u64().unwrap())).collect()
+    };
+    let floor = |subject: &str| floors.iter().find(|owner| owner["subject"] == subject).map(told).unwrap();
+    assert_eq!(floor(&own), [("Month@UTC".to_owned(), 8), ("lifetime".to_owned(), 8)]);
+    assert_eq!(floor(&pool), [("lifetime".to_owned(), 3)]);
+
+    let (epoch, generation) = (&snapshot["epoch"], &snapshot["generation"]);
+    pod.tell_all(json!({ "ready": true, "notReady": [], "epoch": epoch, "generation": generation }));
+    let taken =
+        || Ok(scene.snapshot(&namespace).unwrap_or_default()["ledger"].get("floors").is_none().then_some(()));
+    eventually("the floors to leave the snapshot", LIMIT, taken).unwrap();
 }
