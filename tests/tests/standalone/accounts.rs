@@ -232,3 +232,34 @@ async fn accounts_added_removed_and_disabled_in_between_move_only_their_own_sess
         assert_eq!(accounts.len(), 1 + usize::from(lost_its_home), "{session}: {accounts:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owner_can_end_a_rest_and_forget_the_sessions_of_an_account() {
+    let mut scene = Scene::start().await;
+    scene.turn("one", "session").await;
+    let home = scene.seen.lock().unwrap().served["session"][0].clone();
+    let (router, other) = (&scene.routers[0], &scene.routers[1]);
+    let delete = |router: &Router, account: &str, what: &str| {
+        router.ask_admin("DELETE", &format!("/v1/accounts/vendor/{account}/{what}"), "").unwrap()
+    };
+    let forgotten = |count: usize| (200, serde_json::json!({ "forgotten": count }));
+    assert_eq!(delete(other, &home, "sessions"), forgotten(0), "it has seen none");
+    assert_eq!(delete(router, &home, "sessions"), forgotten(1));
+    assert_eq!(delete(router, &home, "sessions"), forgotten(0), "it is forgotten");
+    let (status, refusal) = delete(router, "nobody", "cooldowns");
+    assert_eq!(status, 404, "{refusal}");
+    assert!(refusal.to_string().contains("there is no account vendor/nobody"), "{refusal}");
+
+    scene.seen.lock().unwrap().faults.insert(home.clone(), Fault::Limited);
+    scene.turn = 0;
+    scene.turn("one", "session").await;
+    let state = |router: &Router| {
+        let accounts = router.ask_admin("GET", "/v1/accounts", "").unwrap().1;
+        let found =
+            accounts["data"].as_array().unwrap().iter().find(|one| one["name"] == home.as_str()).cloned();
+        found.unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(&scene.routers[0]), "Cooling");
+    assert_eq!(delete(&scene.routers[0], &home, "cooldowns"), forgotten(1));
+    assert_eq!(state(&scene.routers[0]), "Ready");
+}

@@ -21,7 +21,7 @@ pub struct RouteEntry {
 
 /// A provider that serves a route.
 pub struct CandidateEntry {
-    /// Its place in [`Live::providers`].
+    /// Its place in [`super::Live::providers`].
     pub provider: usize,
     /// What the model is called there; as the client calls it when not given.
     pub model: Option<ModelName>,
