@@ -26,8 +26,10 @@ CONNECTIONS = 32
 STREAMS = 1000
 HOLD_MS = 12000
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
-TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0, "budgets": 0.95, "redis": 2.0}
-AT_LEAST = {"throughput", "budgets"}
+TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0, "budgets": 0.95, "redis": 2.0,
+           "accounts": 0.97}
+AT_LEAST = {"throughput", "budgets", "accounts"}
+ACCOUNT = "{name: NAME, credential: {apiKey: {secretRef: {name: key}}}}"
 LIMITS = """limits:
     budgets:
       - {name: day, unit: Requests, limit: "1000000000", window: {calendar: {every: Day}}}
@@ -65,6 +67,7 @@ class Peer:
     """A started process, and the one of it that serves."""
 
     token = "none"
+    session = None
 
     def __init__(self, name, port, process, serving):
         self.name, self.port, self.process, self.serving = name, port, process, serving
@@ -90,10 +93,10 @@ def pinned(core, command, **options):
     return subprocess.Popen(["taskset", "-c", core, *map(str, command)], **options)
 
 
-def start_upstream(binary, directory):
+def start_upstream(binary, directory, *flags):
     port = free_port()
-    log = open(directory / "upstream.log", "w")
-    process = pinned(LOAD_CORE, [binary, "--bench", "--listen", f"127.0.0.1:{port}"], stdout=log, stderr=log)
+    log = open(directory / f"upstream-{port}.log", "w")
+    process = pinned(LOAD_CORE, [binary, "--bench", *flags, "--listen", f"127.0.0.1:{port}"], stdout=log, stderr=log)
     wait_for(port)
     return Peer("direct", port, process, process.pid)
 
@@ -129,10 +132,12 @@ def router_command(binary, directory, ports, log_requests, flags=()):
             "--usage-log", "on" if log_requests else "off", *flags]
 
 
-def start_router(name, binary, directory, upstream, log_requests=False, limits="label: no limits", flags=()):
+def start_router(name, binary, directory, upstream, log_requests=False, limits="label: no limits", flags=(), accounts=1):
     directory = directory / name.replace(" ", "-")
     (directory / "manifests").mkdir(parents=True)
     text = (HERE / "manifests.yaml").read_text().replace("UPSTREAM", f"127.0.0.1:{upstream.port}").replace("LIMITS", limits)
+    each = (ACCOUNT.replace("NAME", f"account-{number}") for number in range(accounts))
+    text = text.replace("ACCOUNTS", f"[{', '.join(each)}]")
     (directory / "manifests" / "bench.yaml").write_text(text)
     ports = (free_port(), free_port())
     log = open(directory / "log", "w")
@@ -195,6 +200,8 @@ def wrk(peer, body, connections, seconds):
                "--timeout", "30s", f"http://127.0.0.1:{peer.port}/v1/messages"]
     before = peer.cpu_us()
     environment = {**os.environ, "BENCH_BODY": body, "BENCH_TOKEN": peer.token}
+    if peer.session:
+        environment["BENCH_SESSION"] = peer.session
     process = pinned(LOAD_CORE, command, stdout=subprocess.PIPE, text=True, env=environment)
     said = process.communicate()[0]
     used = peer.cpu_us() - before
@@ -276,12 +283,14 @@ def table(rows, streams, ready, redis):
               f"| the same in Redis on loopback | {with_it:.0f} |", f"| the bare script call | {bare:.0f} |"]
     found = {"throughput": ratio("la-router", 0, "nginx"), "cpu": ratio("la-router", 1, "nginx"),
              "stream": streams["la-router"][0], "idle": streams["la-router"][1] / 1024, "ready": ready,
-             "budgets": ratio("four budgets and a rate", 0, "la-router"), "redis": added}
+             "budgets": ratio("four budgets and a rate", 0, "la-router"), "redis": added,
+             "accounts": ratio("a session on five accounts", 0, "la-router")}
     names = {"throughput": "throughput of nginx's, at least", "cpu": "CPU per request of nginx's, at most",
              "stream": "kB per open stream, at most", "idle": "idle resident memory in MB, at most",
              "ready": "ms to ready, at most",
              "budgets": "throughput with four budgets and a rate of that with none, at least",
-             "redis": "latency that Redis adds, in bare script calls, at most"}
+             "redis": "latency that Redis adds, in bare script calls, at most",
+             "accounts": "throughput of a session on five accounts that tell their limits, of that on one, at least"}
     lines += ["", "| Target | | Measured | |", "|---|---|---|---|"]
     for key, target in TARGETS.items():
         met = found[key] >= target if key in AT_LEAST else found[key] <= target
@@ -307,7 +316,7 @@ def main():
     load = os.getloadavg()[0]
     body = '{"model":"claude-haiku-4-5","max_tokens":64,"messages":[{"role":"user","content":"PAD"}]}'
     body = body.replace("PAD", "x" * (300 - len(body) + 3))
-    peers = []
+    peers, others = [], []
     with tempfile.TemporaryDirectory(prefix="la-router-bench-") as directory:
         directory = pathlib.Path(directory)
         directory.chmod(0o755)  # nginx's worker is not root
@@ -322,6 +331,11 @@ def main():
             ready = start_times(args.router, router)
             budgeted = start_router("four budgets and a rate", args.router, directory, direct, limits=LIMITS)
             peers.append(budgeted)
+            telling = start_upstream(args.upstream, directory, "--limits")
+            others.append(telling)
+            pool = start_router("a session on five accounts", args.router, directory, telling, accounts=5)
+            pool.session = "bench"
+            peers.append(pool)
             peers.append(start_router("la-router, both logs on", args.router, directory, direct, log_requests=True))
             rows = measure(peers, body, args.rounds, args.seconds)
             redis = start_redis(directory)
@@ -331,7 +345,7 @@ def main():
             peers.append(shared)
             redis = added_by_redis(redis, shared, budgeted, body, args.rounds)
         finally:
-            for peer in peers:
+            for peer in peers + others:
                 peer.stop()
     text = table(rows, streams, ready, redis)
     print("\n" + text)

@@ -31,6 +31,9 @@ struct Args {
     /// Answer everything alike and as fast as possible, and remember nothing
     #[arg(long)]
     bench: bool,
+    /// Tell with every answer how full the limits of the account are, as a subscription's answers do
+    #[arg(long, requires = "bench")]
+    limits: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -39,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
     if args.bench {
         let listener = TcpListener::bind(args.listen).await?;
         say(&format!("listening on {}", listener.local_addr()?))?;
-        bench::serve(listener).await?;
+        bench::serve(listener, args.limits).await?;
         return Ok(());
     }
     let known = Known { bearer: args.expect_bearer, key: args.expect_key };

@@ -1,10 +1,11 @@
 //! An upstream that does as little as it can, to measure what stands before it.
 //!
 //! Any POST gets the same JSON of 505 bytes, or the same short stream if its body says `"stream":true`. A
-//! stream for the model `hold-MS` sends its end MS milliseconds after its beginning.
+//! stream for the model `hold-MS` sends its end MS milliseconds after its beginning. On demand every answer tells
+//! of limits as a subscription's do.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,6 +15,16 @@ use super::vendor::{Turn, stream};
 /// Bytes of the body of a JSON answer.
 const JSON_BYTES: usize = 505;
 
+/// What a subscription's answers tell of its limits; `RESET` stands for a time ahead.
+const LIMITS: &str = "anthropic-ratelimit-unified-status: allowed\r\n\
+    anthropic-ratelimit-unified-reset: RESET\r\n\
+    anthropic-ratelimit-unified-5h-status: allowed\r\n\
+    anthropic-ratelimit-unified-5h-utilization: 0.17\r\n\
+    anthropic-ratelimit-unified-5h-reset: RESET\r\n\
+    anthropic-ratelimit-unified-7d-status: allowed\r\n\
+    anthropic-ratelimit-unified-7d-utilization: 0.48\r\n\
+    anthropic-ratelimit-unified-7d-reset: RESET\r\n";
+
 struct Answers {
     json: Vec<u8>,
     stream: Vec<u8>,
@@ -22,18 +33,22 @@ struct Answers {
 }
 
 impl Answers {
-    fn new() -> Self {
+    fn new(tells_limits: bool) -> Self {
+        let limits =
+            if tells_limits { LIMITS.replace("RESET", &in_a_day().to_string()) } else { String::new() };
         let turn = Turn::asked_for_by(&serde_json::json!({"model": "bench"}));
         let empty = super::vendor::json(&Turn { text: String::new(), ..turn.clone() });
         let text = "x".repeat(JSON_BYTES.saturating_sub(empty.len()));
         let body = super::vendor::json(&Turn { text, ..turn.clone() });
         let json = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{limits}\r\n{body}",
             body.len()
         );
         let events = stream(&turn);
         let (start, end) = events.split_at(events.len().saturating_sub(2));
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n{limits}\r\n"
+        );
         let stream_start = format!("{head}{}", chunk(&start.concat())).into_bytes();
         let stream_end = format!("{}0\r\n\r\n", chunk(&end.concat())).into_bytes();
         Self {
@@ -45,16 +60,22 @@ impl Answers {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a vendor tells real times")]
+fn in_a_day() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs() + 86_400
+}
+
 fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
-/// Answers every connection of `listener`, for ever.
+/// Answers every connection of `listener`, for ever; with the account's limits if it `tells_limits`.
 ///
 /// # Errors
 /// When connections can no longer be accepted.
-pub async fn serve(listener: TcpListener) -> io::Result<()> {
-    let answers: &'static Answers = Box::leak(Box::new(Answers::new()));
+pub async fn serve(listener: TcpListener, tells_limits: bool) -> io::Result<()> {
+    let answers: &'static Answers = Box::leak(Box::new(Answers::new(tells_limits)));
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -121,7 +142,7 @@ mod tests {
 
     #[test]
     fn json_answer_has_the_size_it_is_measured_with() {
-        let json = Answers::new().json;
+        let json = Answers::new(false).json;
         assert_eq!(json.len() - find(&json, b"\r\n\r\n").unwrap() - 4, JSON_BYTES);
     }
 
