@@ -21,7 +21,7 @@
 //! Every answer carries headers that a client must never see: see [`CANARY_HEADERS`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::answer::{Answer, Break, Framing};
 use super::request::Received;
@@ -29,7 +29,7 @@ use super::upstream::Script;
 
 mod message;
 
-pub use message::{Turn, json, stream};
+pub use message::{ToolCall, Turn, json, stream};
 
 /// Headers that tell of the owner's account. A router keeps them to itself.
 pub const CANARY_HEADERS: [(&str, &str); 4] = [
@@ -38,6 +38,9 @@ pub const CANARY_HEADERS: [(&str, &str); 4] = [
     ("anthropic-ratelimit-unified-status", "canary-allowed"),
     ("cf-ray", "canary-ray"),
 ];
+
+/// The event that ends a stream for want of capacity.
+pub const OVERLOADED_EVENT: &str = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
 
 /// The credentials that the vendor knows; none known, and any is good.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +63,18 @@ pub fn script(known: Known) -> Script {
         let answer = answer.header("request-id", "req_fake").header("server", "scripted");
         CANARY_HEADERS.iter().fold(answer, |answer, (name, value)| answer.header(name, value))
     })
+}
+
+/// The refusal of an account whose five hours are used up for another hour.
+#[expect(clippy::disallowed_methods, reason = "a vendor tells real times")]
+pub fn limited() -> Answer {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let reset = now.saturating_add(3_600).to_string();
+    Answer::error(429, "rate_limit_error", "This request would exceed your account's rate limit")
+        .header("anthropic-ratelimit-unified-status", "rejected")
+        .header("anthropic-ratelimit-unified-5h-status", "rejected")
+        .header("anthropic-ratelimit-unified-5h-reset", &reset)
+        .header("retry-after", "3600")
 }
 
 /// What is wrong with a request before its operation is looked at.
@@ -128,7 +143,7 @@ fn message_answer(request: &Received) -> Answer {
     let mut events = stream(&turn);
     if model == "script-error-event" {
         events.truncate(events.len() / 2);
-        events.push("event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n".to_owned());
+        events.push(OVERLOADED_EVENT.to_owned());
     }
     let answer = Answer::stream(&events);
     let middle = answer.body.len() / 2;

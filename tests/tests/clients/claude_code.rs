@@ -1,5 +1,6 @@
 //! Claude Code from npm, with nothing but a base URL and a token.
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use la_tests::cluster::component;
@@ -11,24 +12,31 @@ use crate::scene::{REFUSALS, Scene, turn};
 /// The package's own program, which its starter for Node would only start again.
 const PROGRAM: &str = "node_modules/@anthropic-ai/claude-code-linux-x64/claude";
 
-/// The turn is one prompt; `format` is `json` or `stream-json`.
-fn run(scene: &Scene, token: &str, format: &str) -> Output {
-    let home = scene.gateway.directory().join("home");
-    std::fs::create_dir_all(&home).unwrap();
+/// One prompt in `home`, which becomes its folder and its home.
+pub(crate) fn claude_code(home: &Path, base_url: &str, token: &str, prompt: &str) -> Command {
+    std::fs::create_dir_all(home).unwrap();
     let mut command = Command::new(component("node-clients", PROGRAM).unwrap());
-    command.args(["-p", "Say hello.", "--output-format", format]).current_dir(&home);
-    if format == "stream-json" {
-        command.args(["--verbose", "--include-partial-messages"]);
-    }
-    command.env_clear().env("HOME", &home).env("PATH", "/usr/bin:/bin");
-    command.env("ANTHROPIC_BASE_URL", scene.gateway.base_url()).env("ANTHROPIC_AUTH_TOKEN", token);
+    command.args(["-p", prompt]).current_dir(home).stdin(Stdio::null());
+    command.env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin");
+    command.env("ANTHROPIC_BASE_URL", base_url).env("ANTHROPIC_AUTH_TOKEN", token);
     // Without these it waits for hosts that do not exist here, and repeats refused requests for minutes.
     command.env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1").env("DISABLE_AUTOUPDATER", "1");
     command.env("CLAUDE_CODE_MAX_RETRIES", "0");
-    command.stdin(Stdio::null()).output().unwrap()
+    command
 }
 
-fn text(output: &Output) -> String {
+/// The turn is one prompt; `format` is `json` or `stream-json`.
+fn run(scene: &Scene, token: &str, format: &str) -> Output {
+    let home = scene.gateway.directory().join("home");
+    let mut command = claude_code(&home, &scene.gateway.base_url(), token, "Say hello.");
+    command.args(["--output-format", format]);
+    if format == "stream-json" {
+        command.args(["--verbose", "--include-partial-messages"]);
+    }
+    command.output().unwrap()
+}
+
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

@@ -11,3 +11,5 @@ mod isolation;
 mod scene;
 #[cfg(test)]
 mod sdks;
+#[cfg(test)]
+mod story;

@@ -54,17 +54,6 @@ fn account(name: &str) -> Account {
     Account::new(name, CredentialSource::Published)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a vendor tells real times")]
-fn limited() -> Answer {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let reset = (now + 3_600).to_string();
-    Answer::error(429, "rate_limit_error", "This request would exceed your account's rate limit")
-        .header("anthropic-ratelimit-unified-status", "rejected")
-        .header("anthropic-ratelimit-unified-5h-status", "rejected")
-        .header("anthropic-ratelimit-unified-5h-reset", &reset)
-        .header("retry-after", "3600")
-}
-
 fn script(seen: Arc<Mutex<Ledger>>) -> Script {
     let usual = vendor::script(Known::default());
     Arc::new(move |request| {
@@ -73,7 +62,7 @@ fn script(seen: Arc<Mutex<Ledger>>) -> Script {
         let session = request.header("x-claude-code-session-id").unwrap_or_default().to_owned();
         let mut seen = seen.lock().unwrap();
         match seen.faults.get_mut(&name) {
-            Some(Fault::Limited) => return limited(),
+            Some(Fault::Limited) => return vendor::limited(),
             Some(Fault::Overloaded(left)) if *left > 0 => {
                 *left -= 1;
                 return Answer::error(529, "overloaded_error", "Overloaded");

@@ -167,7 +167,7 @@ impl Plan {
             model: self.model().0.to_owned(),
             thinking,
             text: "word".chars().cycle().take(self.characters).collect(),
-            calls_tool: false,
+            tool: None,
             input_tokens: self.input_tokens,
             output_tokens: tokens(shown) + hidden + 3,
         }

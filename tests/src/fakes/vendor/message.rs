@@ -9,10 +9,18 @@ pub struct Turn {
     /// Thinking before the text, with a signature.
     pub thinking: Option<String>,
     pub text: String,
-    /// Whether it calls the tool `add`.
-    pub calls_tool: bool,
+    /// The tool that it calls at its end.
+    pub tool: Option<ToolCall>,
     pub input_tokens: u64,
     pub output_tokens: u64,
+}
+
+/// A call of one of the client's tools.
+#[derive(Debug, Clone)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    pub input: Value,
 }
 
 /// Bytes of a text in one delta, so that short answers come in several.
@@ -37,7 +45,7 @@ impl Turn {
             } else {
                 "Hello from the scripted upstream. ✓".to_owned()
             },
-            calls_tool: model == "script-tools",
+            tool: (model == "script-tools").then(ToolCall::add),
             input_tokens,
             output_tokens,
             model,
@@ -45,7 +53,7 @@ impl Turn {
     }
 
     fn stop_reason(&self) -> &'static str {
-        if self.calls_tool { "tool_use" } else { "end_turn" }
+        if self.tool.is_some() { "tool_use" } else { "end_turn" }
     }
 
     fn head(&self, content: &Value, stop_reason: &Value, output_tokens: u64) -> Value {
@@ -57,6 +65,16 @@ impl Turn {
                 "cache_read_input_tokens": 0, "output_tokens": output_tokens, "service_tier": "standard",
             },
         })
+    }
+}
+
+impl ToolCall {
+    fn add() -> Self {
+        Self { id: "toolu_scripted".to_owned(), name: "add".to_owned(), input: value!({"a": 1, "b": 2}) }
+    }
+
+    fn block(&self, input: &Value) -> Value {
+        value!({"type": "tool_use", "id": self.id, "name": self.name, "input": input})
     }
 }
 
@@ -72,11 +90,7 @@ pub fn json(turn: &Turn) -> String {
         content.push(value!({"type": "thinking", "thinking": thinking, "signature": SIGNATURE}));
     }
     content.push(value!({"type": "text", "text": turn.text}));
-    if turn.calls_tool {
-        content.push(
-            value!({"type": "tool_use", "id": "toolu_scripted", "name": "add", "input": {"a": 1, "b": 2}}),
-        );
-    }
+    content.extend(turn.tool.iter().map(|tool| tool.block(&tool.input)));
     turn.head(&content.into(), &turn.stop_reason().into(), turn.output_tokens).to_string()
 }
 
@@ -93,11 +107,11 @@ pub fn stream(turn: &Turn) -> Vec<String> {
     }
     let deltas = texts(&turn.text, |text| value!({"type": "text_delta", "text": text}));
     events.block(&value!({"type": "text", "text": ""}), deltas);
-    if turn.calls_tool {
-        let parts = ["", "{\"a\": 1,", " \"b\": 2}"];
-        let deltas = parts.map(|part| value!({"type": "input_json_delta", "partial_json": part})).to_vec();
-        events
-            .block(&value!({"type": "tool_use", "id": "toolu_scripted", "name": "add", "input": {}}), deltas);
+    if let Some(tool) = &turn.tool {
+        let delta = |part| value!({"type": "input_json_delta", "partial_json": part});
+        let mut deltas = vec![delta(String::new())];
+        deltas.extend(texts(&tool.input.to_string(), delta));
+        events.block(&tool.block(&value!({})), deltas);
     }
     let delta = value!({
         "type": "message_delta",
