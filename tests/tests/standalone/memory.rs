@@ -49,8 +49,12 @@ async fn resident_bytes(upstream: &FakeUpstream, count: usize, limits: &LimitsSp
 async fn budgets_of_ten_thousand_tokens_take_at_most_ten_megabytes() {
     let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
     let count = proof::rounds(10_000);
-    let without = resident_bytes(&upstream, count, &LimitsSpec::default()).await;
-    let with = resident_bytes(&upstream, count, &limits()).await;
+    // A busy machine only ever adds to what is resident: the least of three is what it takes.
+    let (mut without, mut with) = (usize::MAX, usize::MAX);
+    for _ in 0..3 {
+        without = without.min(resident_bytes(&upstream, count, &LimitsSpec::default()).await);
+        with = with.min(resident_bytes(&upstream, count, &limits()).await);
+    }
     let more = with.saturating_sub(without);
     println!("{count} tokens: {without} bytes without budgets, {more} more with them");
     assert!(more <= count * MOST_BYTES, "{more} bytes more than the {without} without budgets");
