@@ -375,8 +375,12 @@ impl<'a> Job<'a> {
                 provider: failing.account.provider.to_string(),
                 account: failing.account.name.to_string(),
             }),
-            Last::Quota(_) if is_exhausted => Err(choose::nobody(self.wish())),
-            Last::Quota(answered) | Last::Answer(answered) => Ok(Next::Last(Box::new(answered), failing)),
+            Last::Quota(answered) => match choose::nobody(self.wish()) {
+                Refusal::NoneLeft(left) if is_exhausted && left.is_limit => Err(Refusal::NoneLeft(left)),
+                // The vendor's word of a limit says more than why else nobody can serve.
+                _ => Ok(Next::Last(Box::new(answered), failing)),
+            },
+            Last::Answer(answered) => Ok(Next::Last(Box::new(answered), failing)),
         }
     }
 }

@@ -111,6 +111,16 @@ fn no_more_attempts_are_made_than_the_route_allows() {
 }
 
 #[test]
+fn limit_is_a_429_also_after_the_account_was_forbidden() {
+    let vendor = Vendor::start();
+    let router = pool(&vendor, 1);
+    assert_eq!(status(&router.ask("forbidden")), 403);
+    let answer = router.ask("throttled");
+    assert_eq!(status(&answer), 429, "{answer}");
+    assert!(body(&answer).contains("rate_limit_error"), "{answer}");
+}
+
+#[test]
 fn nobody_left_is_a_429_that_says_who_and_until_when() {
     let vendor = Vendor::start();
     let router = pool(&vendor, 2);
