@@ -172,7 +172,8 @@ async fn token_that_the_vendor_refuses_is_renewed_once_however_many_see_it() {
     scene.vault.twist(&[Twist::Late(300)]);
     scene.vault.kill_access_tokens();
     let calls = (0..100).map(|_| message(&router, &token));
-    futures::future::join_all(calls).await;
+    let replies = futures::future::join_all(calls).await;
+    assert!(replies.iter().all(|reply| reply.status == 200), "a client saw that the token was refused");
     scene.stored(2);
     served(&scene, &router);
     assert_eq!(message(&router, &token).await.status, 200);
