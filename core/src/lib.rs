@@ -12,6 +12,7 @@ pub mod duration;
 pub mod id;
 pub mod oauth;
 pub mod price;
+pub mod refusals;
 pub mod report;
 pub mod secret;
 pub mod snapshot;

@@ -7,6 +7,7 @@
 mod access;
 pub mod accounts;
 mod answer;
+mod refusals;
 mod report;
 mod routes;
 mod serve;

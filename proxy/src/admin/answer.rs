@@ -38,6 +38,11 @@ impl Refusal {
         Self { status: StatusCode::NOT_FOUND, kind: "not_found_error", message: message.into() }
     }
 
+    pub fn too_large(message: impl Into<String>) -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self { status, kind: "request_too_large", message: message.into() }
+    }
+
     pub fn failed(message: impl Into<String>) -> Self {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, kind: "api_error", message: message.into() }
     }

@@ -8,15 +8,16 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use axum::{Router, extract::DefaultBodyLimit};
+use la_core::refusals::Refusals;
 
 use super::answer::Refusal;
-use super::{Access, Status, accounts, report, tokens};
+use super::{Access, Status, accounts, refusals, report, tokens};
 use crate::observe::metrics::Metrics;
 use crate::refresh::Bell;
 use crate::tokens::TokenStore;
 
 /// Longest body of an admin request.
-const MAX_BODY_BYTES: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = Refusals::MOST_BYTES;
 
 /// Everything the admin API answers from.
 pub struct Admin {
@@ -56,6 +57,10 @@ pub fn router(admin: &Arc<Admin>, trusted: bool) -> Router {
                 .route("/api/tokens/{id}", get(tokens::show))
                 .route("/api/tokens/{id}/revoke", post(tokens::revoke))
                 .route("/api/tokens/{id}/expire", post(tokens::expire));
+        }
+        // Elsewhere nothing comes late that would have to be overtaken.
+        if admin.access.pod_uid.is_some() {
+            closed = closed.route("/v1/refusals", post(refusals::refuse));
         }
         if !trusted {
             closed = closed.route_layer(middleware::from_fn_with_state(admin.clone(), demand_credential));

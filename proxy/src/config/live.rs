@@ -20,6 +20,7 @@ use la_core::credential::{Credential, Credentials};
 use la_core::id::TokenId;
 use la_core::oauth::Fingerprint;
 use la_core::price;
+use la_core::refusals::Refusals;
 use la_core::report::{AccountReport, AccountState, RestReport};
 use la_core::secret::Secret;
 use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts};
@@ -29,17 +30,21 @@ use crate::accounts::Known;
 use crate::credentials::Folder;
 use crate::upstream::endpoint::Endpoint;
 
+mod ahead;
 mod routes;
 mod tokens;
 
+use ahead::Ahead;
+pub use ahead::TooMany;
 use routes::route_entries;
 pub use routes::{CandidateEntry, ModelName, RouteEntry};
 use tokens::token_entries;
 pub use tokens::{Pool, Standing, TokenEntry};
 
 /// Everything that requests are served from.
+#[derive(Clone)]
 pub struct Live {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
     tokens: HashMap<TokenId, Arc<TokenEntry>>,
     providers: Vec<Arc<ProviderEntry>>,
     routes: Vec<RouteEntry>,
@@ -152,6 +157,8 @@ pub enum Fitness {
 pub struct LiveCell {
     current: ArcSwap<Live>,
     changes: watch::Sender<u64>,
+    /// Held while what is served is replaced.
+    ahead: Mutex<Ahead>,
 }
 
 impl Live {
@@ -171,7 +178,7 @@ impl Live {
         }
         let routes = route_entries(&snapshot, &providers, &mut faults);
         let tokens = token_entries(&snapshot, &mut faults);
-        Self { snapshot, tokens, providers, routes, faults, serial: 0 }
+        Self { snapshot: Arc::new(snapshot), tokens, providers, routes, faults, serial: 0 }
     }
 
     /// The snapshot this was built from.
@@ -383,7 +390,9 @@ impl AccountEntry {
 impl LiveCell {
     /// A cell that holds `live`.
     pub fn new(live: Live) -> Arc<Self> {
-        Arc::new(Self { current: ArcSwap::from_pointee(live), changes: watch::Sender::new(0) })
+        let (current, changes, ahead) =
+            (ArcSwap::from_pointee(live), watch::Sender::new(0), Mutex::default());
+        Arc::new(Self { current, changes, ahead })
     }
 
     /// What is served now.
@@ -391,11 +400,32 @@ impl LiveCell {
         self.current.load_full()
     }
 
-    /// Serves `live` from now on.
+    /// Serves `live` from now on, but for what [`LiveCell::refuse`] was told of later snapshots.
     pub fn publish(&self, mut live: Live) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         live.inherit(&self.current.load());
+        ahead.reached(live.snapshot.order());
+        ahead.take_from(&mut live.tokens);
         self.current.store(Arc::new(live));
         self.tell();
+    }
+
+    /// Refuses tokens at once, and until a snapshot is served that is at least as late as the one that was named;
+    /// says of how many ids that is news. Nothing can be allowed by it.
+    ///
+    /// # Errors
+    /// When too many ids wait for their snapshots; then it changes nothing.
+    pub fn refuse(&self, refusals: &Refusals) -> Result<usize, TooMany> {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current.load_full();
+        let news = ahead.add(refusals, before.snapshot.order())?;
+        if news > 0 {
+            let mut live = Live { serial: before.serial.wrapping_add(1), ..(*before).clone() };
+            ahead.take_from(&mut live.tokens);
+            self.current.store(Arc::new(live));
+            self.tell();
+        }
+        Ok(news)
     }
 
     /// Notes that the vendor answered 401 to the credential of `account`. Lasts until it changes.

@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
+use la_core::id::TokenId;
+use la_core::refusals::{Refusals, Verdict};
 use la_core::snapshot::Timeouts;
 
 use crate::router::{Router, Setting, body, eventually, message, read_answer, read_rest, status};
@@ -123,6 +125,30 @@ fn revoked_suspended_or_removed_token_ends_its_stream_within_five_seconds() {
         );
         eventually("the vendor's connection is closed", || vendor.seen.lock().unwrap().gone == 1);
         eventually("it is settled", || router.used("agent") == (1, 0));
+    }
+}
+
+#[test]
+fn token_that_is_refused_ahead_of_its_snapshot_ends_its_stream_at_once() {
+    for (verdict, refused_with) in
+        [(Verdict::Suspended, 403), (Verdict::Revoked, 403), (Verdict::Removed, 401)]
+    {
+        let vendor = Vendor::start();
+        let mut router = Router::start(vendor.address);
+        let mut client = begin(&router, "endless");
+        let id = TokenId::try_from("id-1".to_owned()).unwrap();
+        let [message] = Refusals::split((0, 7), &[(id, verdict)]).try_into().unwrap();
+        let begun = now();
+        assert_eq!(router.live.refuse(&message), Ok(1));
+        assert_eq!(status(&router.ask("json")), refused_with, "{verdict:?}");
+        let rest = read_rest(&mut client);
+        assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
+        assert!(rest.contains("event: error") && rest.contains("permission_error"), "{rest}");
+        eventually("it is settled", || router.used("agent") == (1, 0));
+        router.publish(|snapshot| snapshot.generation = 6);
+        assert_eq!(status(&router.ask("json")), refused_with, "an older snapshot brought it back");
+        router.publish(|snapshot| snapshot.generation = 7);
+        assert_eq!(status(&router.ask("json")), 200, "its snapshot has the last word");
     }
 }
 

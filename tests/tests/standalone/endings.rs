@@ -32,7 +32,7 @@ fn settled(router: &Router, requests: u64) -> Value {
 }
 
 /// Sends a request for a stream and waits for the first bytes of its body.
-async fn begin(router: &Router, token: &str, model: &str) -> (Caller, Vec<u8>) {
+pub(crate) async fn begin(router: &Router, token: &str, model: &str) -> (Caller, Vec<u8>) {
     let mut caller = Caller::connect(router.address()).await.unwrap();
     caller.write(&Call::message(token, body(model)).bytes()).await.unwrap();
     assert_eq!(caller.head().await.unwrap().status, 200);
@@ -42,7 +42,7 @@ async fn begin(router: &Router, token: &str, model: &str) -> (Caller, Vec<u8>) {
 }
 
 /// Reads a stream that has begun to its end or cut.
-async fn rest(caller: &mut Caller) -> String {
+pub(crate) async fn rest(caller: &mut Caller) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"0\r\n\r\n") {
         match caller.some().await {

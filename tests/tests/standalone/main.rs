@@ -37,6 +37,8 @@ mod refresh;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod refused_ahead;
+#[cfg(test)]
 mod shared_ledger;
 #[cfg(test)]
 mod stories;

@@ -9,6 +9,7 @@ use super::ProviderEntry;
 use crate::accounts::Sessions;
 
 /// Who serves which models.
+#[derive(Clone)]
 pub struct RouteEntry {
     models: Option<GlobSet>,
     /// Those that can be used, the first to be tried first.
@@ -20,6 +21,7 @@ pub struct RouteEntry {
 }
 
 /// A provider that serves a route.
+#[derive(Clone)]
 pub struct CandidateEntry {
     /// Its place in [`super::Live::providers`].
     pub provider: usize,
@@ -28,6 +30,7 @@ pub struct CandidateEntry {
 }
 
 /// A model's name.
+#[derive(Clone)]
 pub struct ModelName {
     /// As it is.
     pub text: Box<str>,

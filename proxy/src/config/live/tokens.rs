@@ -9,7 +9,7 @@ use la_core::id::{Subject, TokenId};
 use la_core::snapshot::{Snapshot, TokenRecord};
 
 /// One minted text, with what its record says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TokenEntry {
     /// Whom its budgets count on.
     pub subject: Subject,
