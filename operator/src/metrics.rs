@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     pub(crate) snapshots: Counter,
     /// Annotations changed on pods to hurry the kubelet.
     pub(crate) nudges: Counter,
+    /// Messages to pods about tokens that are to be refused at once.
+    pub(crate) refusals: Counter,
     /// Polls of proxy pods that failed.
     pub(crate) poll_failures: Counter,
     refreshes: Family<RefreshOutcome, Counter>,
@@ -53,6 +55,7 @@ impl Metrics {
             minted: Counter::<u64, AtomicU64>::default(),
             snapshots: Counter::default(),
             nudges: Counter::default(),
+            refusals: Counter::default(),
             poll_failures: Counter::default(),
             refreshes: Family::default(),
             leader: Gauge::default(),
@@ -108,6 +111,11 @@ impl Metrics {
         r.register("tokens_minted", "Token texts minted", self.minted.clone());
         r.register("snapshots_written", "Snapshots written for proxies", self.snapshots.clone());
         r.register("nudges", "Annotations changed to hurry a kubelet", self.nudges.clone());
+        r.register(
+            "refusal_messages",
+            "Messages to pods about tokens to refuse at once",
+            self.refusals.clone(),
+        );
         r.register("refreshes", "Answers of the token endpoint", self.refreshes.clone());
         r.register("proxy_poll_failures", "Polls of proxy pods that failed", self.poll_failures.clone());
         r.register("leader", "1 on the replica that reconciles", self.leader.clone());

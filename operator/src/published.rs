@@ -1,4 +1,4 @@
-//! What was last written for every proxy, and since when each token id is part of it.
+//! What was last written for every proxy, since when each token id is part of it, and which are not any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +6,15 @@ use std::time::Instant;
 
 use la_core::credential::Credentials;
 use la_core::id::TokenId;
+use la_core::refusals::Verdict;
 use la_core::snapshot::Snapshot;
 use tokio::sync::watch;
 
+use self::refused::Refused;
 use crate::clock;
 use crate::names::ObjectName;
+
+mod refused;
 
 /// Epoch and generation of a snapshot.
 pub(crate) type Order = (u64, u64);
@@ -37,12 +41,14 @@ struct Shelf {
     newest: Option<Edition>,
     /// The first snapshot that had the id live, without a break until now.
     live_since: HashMap<TokenId, Order>,
+    refused: Refused,
     order: watch::Sender<Order>,
 }
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self { newest: None, live_since: HashMap::new(), order: watch::Sender::new((0, 0)) }
+        let (newest, live_since, refused) = (None, HashMap::new(), Refused::default());
+        Self { newest, live_since, refused, order: watch::Sender::new((0, 0)) }
     }
 }
 
@@ -62,8 +68,19 @@ impl Published {
         self.with(|all| all.get(proxy)?.live_since.get(id).copied())
     }
 
-    /// Remembers what was written for `proxy`, or read from its Secret.
-    pub(crate) fn put(&self, proxy: &ObjectName, edition: Edition) {
+    /// Texts of tokens that may not be used any more, of which a pod of `proxy` that serves the snapshot `served`
+    /// does not know at `now` (Unix seconds).
+    pub(crate) fn refused_since(
+        &self,
+        proxy: &ObjectName,
+        served: Order,
+        now: i64,
+    ) -> Vec<(TokenId, Verdict)> {
+        self.with(|all| all.get(proxy).map(|shelf| shelf.refused.since(served, now)).unwrap_or_default())
+    }
+
+    /// Remembers what was written for `proxy`, or read from its Secret, at `now` (Unix seconds).
+    pub(crate) fn put(&self, proxy: &ObjectName, edition: Edition, now: i64) {
         self.with(|all| {
             let shelf = all.entry(proxy.clone()).or_default();
             let order = edition.snapshot.order();
@@ -73,6 +90,9 @@ impl Published {
                     let since = known.get(&issued.id).copied().unwrap_or(order);
                     shelf.live_since.insert(issued.id.clone(), since);
                 }
+            }
+            if let Some(before) = &shelf.newest {
+                shelf.refused.compare(&before.snapshot, &edition.snapshot, now);
             }
             shelf.newest = Some(edition);
             shelf.order.send_replace(order);
@@ -130,12 +150,12 @@ mod tests {
     #[test]
     fn id_is_live_since_the_first_snapshot_that_had_it_without_a_break() {
         let (published, proxy) = (Published::default(), ObjectName::new("platform", "gateway"));
-        published.put(&proxy, edition(1, &["a"]));
-        published.put(&proxy, edition(2, &["a", "b"]));
+        published.put(&proxy, edition(1, &["a"]), 0);
+        published.put(&proxy, edition(2, &["a", "b"]), 0);
         assert_eq!(published.live_since(&proxy, "a"), Some((1, 1)));
         assert_eq!(published.live_since(&proxy, "b"), Some((1, 2)));
-        published.put(&proxy, edition(3, &["b"]));
-        published.put(&proxy, edition(4, &["a", "b"]));
+        published.put(&proxy, edition(3, &["b"]), 0);
+        published.put(&proxy, edition(4, &["a", "b"]), 0);
         assert_eq!(published.live_since(&proxy, "a"), Some((1, 4)));
         assert_eq!(*published.follow(&proxy).borrow(), (1, 4));
     }

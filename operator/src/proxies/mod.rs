@@ -1,7 +1,8 @@
-//! The running proxy pods: what they report, and how they are hurried to a new snapshot.
+//! The running proxy pods: what they report, how they are hurried to a new snapshot, and what they are told ahead
+//! of it.
 //!
 //! Only pods that a RouterProxy owns through its StatefulSet are asked. Each has one task that polls its
-//! admin port and nudges its kubelet; both end with the pod.
+//! admin port, nudges its kubelet and tells it which tokens to refuse; it ends with the pod.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -18,10 +19,13 @@ use crate::names::ObjectName;
 use crate::published::Order;
 use crate::shared::Shared;
 
+mod admin;
+mod lag;
 mod link;
 mod nudge;
 mod poll;
 pub(crate) mod spread;
+mod tell;
 
 /// What is known of one pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 //! changed again, until the pod reports that snapshot.
 //!
 //! Measured on a real kubelet (1.36): files arrive 0.4 to 0.7 s after the annotation changed instead of 66
-//! to 113 s. A first change can come before the kubelet has seen the Secret, hence the repetition.
+//! to 113 s. The first change often comes before the kubelet has seen the Secret, which it watches beside the pod:
+//! hence the second soon after it, and the repetition.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -11,12 +12,16 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use la_crds::names::ANNOTATION_GENERATION;
-use tokio::sync::watch;
 
-use super::{PodState, Target};
+use super::Target;
+use super::lag::Lag;
 use crate::names::OBJECT_MANAGER;
 use crate::published::Order;
 use crate::shared::Shared;
+
+/// Between the first and the second: longer than the kubelet's watch lags behind, and less is lost than a whole
+/// [`PERIOD`] when the first came too early.
+const SECOND_AFTER: Duration = Duration::from_millis(150);
 
 /// Between the first repetitions.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -32,20 +37,10 @@ const SILENT_PERIOD: Duration = Duration::from_secs(5);
 const PATIENT_PERIODS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
 /// Nudges until the operator stops.
-pub(super) async fn run(shared: &Weak<Shared>, target: &Target, mut reports: watch::Receiver<PodState>) {
-    let Some(mut published) = shared.upgrade().map(|s| s.published.follow(&target.proxy)) else { return };
+pub(super) async fn run(shared: &Weak<Shared>, target: &Target, mut lag: Lag) {
     let mut attempt = 0;
     let mut hurried: Order = (0, 0);
-    loop {
-        let wanted = *published.borrow_and_update();
-        if served(&reports) >= Some(wanted) || wanted == (0, 0) {
-            // A pod that restarted serves less than before, so its reports are followed too.
-            tokio::select! {
-                changed = published.changed() => if changed.is_err() { return },
-                changed = reports.changed() => if changed.is_err() { return },
-            }
-            continue;
-        }
+    while let Some(wanted) = lag.wanted().await {
         if hurried != wanted {
             (hurried, attempt) = (wanted, 0);
         }
@@ -53,11 +48,8 @@ pub(super) async fn run(shared: &Weak<Shared>, target: &Target, mut reports: wat
         let Some(alive) = shared.upgrade() else { return };
         touch(&alive, target, wanted, attempt).await;
         drop(alive);
-        let pause = pause(attempt, served(&reports).is_some());
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            changed = published.changed() => if changed.is_err() { return },
-            followed = reports.wait_for(|state| state.order() >= Some(wanted)) => if followed.is_err() { return },
+        if lag.rest(wanted, pause(attempt, lag.served().is_some())).await.is_none() {
+            return;
         }
     }
 }
@@ -66,14 +58,11 @@ pub(super) async fn run(shared: &Weak<Shared>, target: &Target, mut reports: wat
 fn pause(attempt: u32, reporting: bool) -> Duration {
     let (first, last) = PATIENT_PERIODS;
     match attempt.checked_sub(EAGER) {
+        None if reporting && attempt == 1 => SECOND_AFTER,
         None if reporting => PERIOD,
         None => SILENT_PERIOD,
         Some(late) => first.saturating_mul(1 << late.min(5)).min(last),
     }
-}
-
-fn served(reports: &watch::Receiver<PodState>) -> Option<Order> {
-    reports.borrow().order()
 }
 
 async fn touch(shared: &Shared, target: &Target, (epoch, generation): Order, attempt: u32) {
@@ -94,7 +83,8 @@ mod tests {
     #[test]
     fn repetitions_are_eager_then_patient() {
         let cases = [
-            ("the first", 1, true, 500),
+            ("the first", 1, true, 150),
+            ("the second", 2, true, 500),
             ("while the pod is silent", 1, false, 5_000),
             ("after half a minute", EAGER, true, 30_000),
             ("much later", EAGER + 50, true, 600_000),

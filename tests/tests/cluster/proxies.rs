@@ -92,6 +92,47 @@ fn token_is_ready_when_the_pod_serves_it_and_refused_soon_after_it_is_deleted() 
 }
 
 #[test]
+fn deleted_or_suspended_token_is_refused_within_half_a_second_although_the_files_come_late() {
+    const DOOMED: [&str; 5] = ["doomed-0", "doomed-1", "doomed-2", "doomed-3", "doomed-4"];
+    let running = Running::start("told");
+    let (scene, namespace) = (running.scene, running.namespace.as_str());
+    for name in DOOMED.iter().chain(&["paused", "other"]) {
+        scene.apply(namespace, &token(name, namespace, ""));
+        scene.until((namespace, "routertokens", name), "Programmed", ("True", "Programmed"));
+    }
+    let text_of = |name: &str| scene.token_where(namespace, name, |_| true);
+    let (paused, other) = (text_of("paused"), text_of("other"));
+    let doomed = DOOMED.map(|name| (name, text_of(name)));
+
+    running.kubelet.pause(true);
+    let mut times = doomed.each_ref().map(|(name, minted)| {
+        let (_, took) = measure(|| {
+            scene.api.client().delete(&Scene::path(namespace, "routertokens", name)).unwrap();
+            running.until_answered(minted, 401);
+        });
+        took
+    });
+    times.sort();
+    println!("delete to refusal, ahead of the files: {times:?}");
+    // The median, because one try can meet whatever else the machine has to do.
+    assert!(times[2] < Duration::from_millis(500), "{times:?}");
+    scene.apply(namespace, &token("paused", namespace, ", suspend: true"));
+    running.until_answered(&paused, 403);
+    assert_eq!(running.ask(&other), 200);
+    // What the pod reports is what its files say.
+    running.until("Programmed", ("False", "Pending"));
+
+    running.kubelet.pause(false);
+    running.until("Programmed", ("True", "Programmed"));
+    for (token, status) in doomed.iter().map(|(_, token)| (token, 401)).chain([(&paused, 403), (&other, 200)])
+    {
+        assert_eq!(running.ask(token), status, "the files say the same");
+    }
+    scene.apply(namespace, &token("paused", namespace, ""));
+    running.until_answered(&paused, 200);
+}
+
+#[test]
 fn use_suspension_and_limits_travel_both_ways() {
     let running = Running::start("used");
     let (scene, namespace) = (running.scene, running.namespace.as_str());

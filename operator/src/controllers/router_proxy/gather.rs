@@ -12,6 +12,7 @@ use la_crds::names::{snapshot_secret, stateful_set};
 use la_crds::{RouterProxy, UpstreamProvider};
 
 use super::ProxyError;
+use crate::clock;
 use crate::controllers::router_token::records;
 use crate::controllers::upstream_provider::secret_names;
 use crate::keys::Keys;
@@ -128,7 +129,7 @@ fn newest_of(
         (Some(ours), None) => Some(Last { edition: Edition { version, ..ours }, rewrite: true }),
         (_, Some((snapshot, credentials))) => {
             let edition = Edition::new(snapshot, credentials, version);
-            shared.published.put(name, edition.clone());
+            shared.published.put(name, edition.clone(), clock::now());
             Some(Last { edition, rewrite: false })
         }
         (None, None) => None,

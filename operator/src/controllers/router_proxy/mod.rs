@@ -190,7 +190,7 @@ fn shelve(
         faults = compiled.faults.len(), "wrote snapshot {} of proxy {name}", snapshot.generation
     );
     let edition = Edition::new(snapshot, credentials, version.unwrap_or_default());
-    shared.published.put(name, edition.clone());
+    shared.published.put(name, edition.clone(), clock::now());
     edition
 }
 
