@@ -1,5 +1,6 @@
 //! RouterProxies: their objects, and real `la-router` processes in a pretend kubelet's pods.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use la_tests::cluster::{Client, Kubelet, eventually, measure};
@@ -19,6 +20,8 @@ struct Running {
     namespace: String,
     kubelet: Kubelet,
     upstream: FakeUpstream,
+    /// Requests that were answered with 200.
+    answered: Cell<usize>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -32,7 +35,8 @@ impl Running {
         let kubelet = Kubelet::start(scene.api, &namespace).unwrap();
         scene.apply(&namespace, &provider(&upstream.base_url()));
         scene.apply(&namespace, &proxy(1, "{from: Same}"));
-        let running = Self { scene, namespace, kubelet, upstream, _runtime: runtime };
+        let running =
+            Self { scene, namespace, kubelet, upstream, answered: Cell::default(), _runtime: runtime };
         running.until("Available", ("True", "Available"));
         running
     }
@@ -46,7 +50,9 @@ impl Running {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         let answer = Client::new((address, 8080).into()).send_with("POST", "/v1/messages", &headers, BODY);
-        answer.map_or(0, |answer| answer.status)
+        let status = answer.map_or(0, |answer| answer.status);
+        self.answered.update(|answered| answered + usize::from(status == 200));
+        status
     }
 
     fn until_answered(&self, token: &str, status: u16) {
@@ -151,7 +157,16 @@ fn use_suspension_and_limits_travel_both_ways() {
         Ok((object["status"]["usage"]["requests"] == served).then_some(object))
     };
     let object = eventually("the use to be in the status", LIMIT, used).unwrap();
-    assert_eq!(object["status"]["usage"]["inputTokens"], 3 * served);
+    let input = object["status"]["usage"]["inputTokens"]
+        .as_u64()
+        .and_then(|input| usize::try_from(input).ok())
+        .unwrap();
+    let answered = running.answered.get();
+    // The suspension may have ended one before the vendor told its use.
+    assert!(
+        answered + 1 >= served && (3 * answered..=3 * served).contains(&input),
+        "{answered}, {served}: {input}"
+    );
 }
 
 #[test]
