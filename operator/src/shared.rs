@@ -1,5 +1,6 @@
 //! What all controllers share: the client, the watched objects, and what is known beyond the API server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -10,6 +11,7 @@ use kube::{Client, ResourceExt as _};
 use la_crds::compile::Labels;
 use la_crds::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
+use crate::controllers::upstream_provider::secret_names;
 use crate::events::Events;
 use crate::frames::Frames;
 use crate::keys::KeyRing;
@@ -113,6 +115,18 @@ impl Stores {
         self.budgets.state_filter(|budget| {
             budget.metadata.deletion_timestamp.is_none() && proxy_of_budget(budget) == *proxy
         })
+    }
+
+    /// Other providers of the namespace that name a Secret which one of `providers` names: whose login it is, is
+    /// decided among all of them.
+    pub(crate) fn sharing(&self, namespace: &str, providers: &[UpstreamProvider]) -> Vec<UpstreamProvider> {
+        let named: BTreeSet<_> = providers.iter().flat_map(secret_names).collect();
+        let shares = |other: &UpstreamProvider| {
+            other.namespace().as_deref() == Some(namespace)
+                && providers.iter().all(|known| known.metadata.name != other.metadata.name)
+                && !named.is_disjoint(&secret_names(other))
+        };
+        self.providers.state_filter(shares).iter().map(|other| other.as_ref().clone()).collect()
     }
 
     /// The labels of a namespace, if it is known.

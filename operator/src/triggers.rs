@@ -1,6 +1,6 @@
 //! Which objects are reconciled because of which change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -54,7 +54,7 @@ pub(crate) fn budget(shared: &Shared, change: Change<'_, RouterBudget>) {
     }
 }
 
-/// An UpstreamProvider: itself, and the proxies whose routes lead to it.
+/// An UpstreamProvider: itself, those that name one of its Secrets, and the proxies whose routes lead to them.
 pub(crate) fn provider(shared: &Shared, change: Change<'_, UpstreamProvider>) {
     let Some(provider) = change.newest() else { return };
     if change.after.is_none() {
@@ -65,6 +65,10 @@ pub(crate) fn provider(shared: &Shared, change: Change<'_, UpstreamProvider>) {
         let name = ObjectName::of(provider);
         shared.queues.providers.push_named(&name.namespace, &name.name);
         push_users_of(&shared.stores, &shared.queues, &name);
+        let named = change.before.into_iter().chain(change.after).flat_map(upstream_provider::secret_names);
+        for secret in named.collect::<BTreeSet<_>>() {
+            provider_secret(&shared.stores, &shared.queues, &ObjectName::new(&name.namespace, &secret));
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{RouterBudget, RouterProxy, RouterToken, UpstreamProvider};
 
 mod admission;
 mod credentials;
+mod logins;
 mod providers;
 mod routes;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use la_core::duration;
 use la_core::snapshot::{self, CredentialSource, Provider, credential_key};
 
 use super::credentials::{self, Unresolved};
-use super::{Mode, ObjectFault, Place, World};
+use super::{Mode, ObjectFault, Place, World, logins};
 use crate::UpstreamProvider;
 use crate::conditions::reason;
 use crate::rules;
@@ -37,7 +37,8 @@ pub(super) fn resolve(provider: &UpstreamProvider, world: &World<'_>) -> Resolve
     let (mut accounts, mut credentials) = (Vec::new(), Credentials::new());
     for (at, account) in backend.accounts.iter().enumerate() {
         let path = format!("spec.backend.anthropic.accounts[{at}]");
-        match published(account, &place.namespace, world) {
+        let is_its_own = logins::check(provider, at, world);
+        match is_its_own.and_then(|()| published(account, &place.namespace, world)) {
             Ok(Some(credential)) => {
                 credentials.insert(credential_key(&place.name, &account.name), credential);
             }

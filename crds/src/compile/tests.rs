@@ -133,6 +133,41 @@ fn refresh_token_is_never_published() {
 }
 
 #[test]
+fn login_of_two_accounts_serves_the_older_and_the_other_is_told_both() {
+    let again = "oauth: {secretRef: {name: login, key: .credentials.json}}";
+    let (served, faults) = faults_of("setupToken: {secretRef: {name: tokens, key: spare}}", again);
+    let field = "credential.oauth.secretRef.name: Duplicate: Secret login of account";
+    let end = "holds the same login as account team/login; log in anew for one of them";
+    let second = format!("UpstreamProvider/team spec.backend.anthropic.accounts[1].{field} team/spare {end}");
+    assert_eq!(faults, [second]);
+    let keys: Vec<_> = served.credentials.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["company/key", "team/login"]);
+
+    let elsewhere = |text: String| text.replacen("apiKey: {secretRef: {name: key}}", again, 2);
+    let mut shared = world(elsewhere);
+    let owners = |shared: &Manifests| -> Vec<_> {
+        let faults = compiled(shared, Mode::Cluster).faults;
+        faults.iter().map(|fault| (fault.name.clone(), fault.message.clone())).collect()
+    };
+    let told = |loser: &str, winner: &str| {
+        let message = format!(
+            "Secret login of account {loser} holds the same login as account {winner}; log in anew for one of them"
+        );
+        (loser.split('/').next().unwrap().to_owned(), message)
+    };
+    let by_name = [told("team/login", "company/key"), told("unused/key", "company/key")];
+    assert_eq!(owners(&shared), by_name, "of providers that are as old the first by name has it");
+    for provider in &mut shared.providers {
+        let second = if provider.metadata.name.as_deref() == Some("unused") { 1 } else { 2 };
+        let created = jiff::Timestamp::from_second(second).unwrap();
+        provider.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+    }
+    let by_age = [told("team/login", "unused/key"), told("company/key", "unused/key")];
+    assert_eq!(owners(&shared), by_age);
+}
+
+#[test]
 fn every_unresolved_credential_is_reported_and_the_rest_served() {
     let cases = [
         (

@@ -65,6 +65,27 @@ fn bad_credential_is_told_and_heals_while_the_other_account_serves() {
     no_canary(scene, &namespace);
 }
 
+#[test]
+fn login_that_two_providers_name_serves_the_older_until_that_is_gone() {
+    let scene = shared();
+    let namespace = scene.namespace("one-login");
+    let [claude, other] = ["claude", "other"].map(|name| (namespace.as_str(), "upstreamproviders", name));
+    scene.apply(&namespace, &login_secret(LOGIN));
+    scene.apply(&namespace, TWO_ACCOUNTS);
+    scene.until(claude, "CredentialsResolved", ("True", "Resolved"));
+    let by_key = "oauth: {secretRef: {name: login, key: .credentials.json}}";
+    let second = TWO_ACCOUNTS.replace("{name: claude}", "{name: other}");
+    scene.apply(&namespace, &second.replace("oauth: {secretRef: {name: login}}", by_key));
+    scene.until(other, "CredentialsResolved", ("False", "Duplicate"));
+    scene.until_said(&namespace, "other", "Duplicate");
+    let status = scene.object(&namespace, "upstreamproviders", "other")["status"].to_string();
+    let both = "account other/login holds the same login as account claude/login; log in anew";
+    assert!(status.contains(both) && status.contains("1/2"), "{status}");
+    assert_eq!(scene.condition(claude, "CredentialsResolved"), ("True".to_owned(), "Resolved".to_owned()));
+    scene.api.client().delete(&Scene::path(&namespace, "upstreamproviders", "claude")).unwrap();
+    scene.until(other, "CredentialsResolved", ("True", "Resolved"));
+}
+
 /// The refresh token is nowhere but in its Secret; the rest is nowhere but there and in the snapshot.
 fn no_canary(scene: Scene<'_>, namespace: &str) {
     assert!(

@@ -29,9 +29,11 @@ pub(super) async fn compiled(
     keys: &Keys,
 ) -> Result<Compiled, ProxyError> {
     let name = ObjectName::of(proxy);
-    let providers = providers(shared, proxy);
+    let mut providers = providers(shared, proxy);
     let url = proxy.spec.ledger.url_secret().map(|secret| secret.name.clone());
     let named: BTreeSet<String> = providers.iter().flat_map(secret_names).chain(url).collect();
+    let routed: BTreeSet<String> = providers.iter().map(UpstreamProvider::name_any).collect();
+    providers.extend(shared.stores.sharing(&name.namespace, &providers));
     let secrets = shared.secrets.read(&name.namespace, &named).await?;
     let tokens = shared.stores.tokens_of(&name);
     let tokens: Vec<_> = tokens
@@ -53,7 +55,7 @@ pub(super) async fn compiled(
         .iter()
         .map(|namespace| (namespace.name_any(), namespace.labels().clone()))
         .collect();
-    Ok(compile(&World {
+    let mut compiled = compile(&World {
         proxy,
         providers: &providers,
         tokens: &tokens,
@@ -63,7 +65,10 @@ pub(super) async fn compiled(
         keys: std::slice::from_ref(&keys.token_check),
         admin_keys: std::slice::from_ref(&keys.admin_check),
         mode: Mode::Cluster,
-    }))
+    });
+    // Of the others only whose login it is was asked, and not every Secret was read.
+    compiled.faults.retain(|fault| fault.kind != "UpstreamProvider" || routed.contains(&fault.name));
+    Ok(compiled)
 }
 
 /// The providers that the routes of `proxy` lead to.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kube::ResourceExt as _;
 use la_core::report::AccountReport;
 use la_crds::compile::{Compiled, Mode, World, compile};
+use la_crds::conditions::reason;
 use la_crds::router_proxy::{
     Affinity, Candidate, LedgerSpec, Observability, Resources, Retry, Route, Shutdown, Streams,
     TokenAdmission,
@@ -14,18 +15,18 @@ use la_crds::upstream_provider::{Account, AccountCredential, Backend, RefreshMod
 use la_crds::{RouterProxy, RouterProxySpec, UpstreamProvider};
 
 use crate::names::ObjectName;
-use crate::refresh::{LoginName, State};
+use crate::refresh::LoginName;
 use crate::secrets::SecretsError;
 use crate::shared::Shared;
 
-/// What compiles of the provider alone, and what pods say of its accounts.
+/// What compiles of the provider, and what pods say of its accounts.
 pub(super) struct Gathered {
     /// Credentials and faults.
     pub(super) compiled: Compiled,
     /// What pods say of accounts in this namespace.
     pub(super) reports: Vec<AccountReport>,
-    /// How the renewal of logins stands, by account.
-    pub(super) renewals: BTreeMap<String, State>,
+    /// The logins that are renewed for it, with their accounts.
+    pub(super) logins: Vec<(LoginName, String)>,
 }
 
 /// Observes `provider`.
@@ -36,9 +37,11 @@ pub(super) async fn gather(
     let namespace = provider.namespace().unwrap_or_default();
     let secrets = shared.secrets.read(&namespace, &secret_names(provider)).await?;
     let proxy = only_for(provider, &namespace);
+    let mut providers = shared.stores.sharing(&namespace, std::slice::from_ref(provider));
+    providers.push(provider.clone());
     let mut compiled = compile(&World {
         proxy: &proxy,
-        providers: std::slice::from_ref(provider),
+        providers: &providers,
         tokens: &[],
         budgets: &[],
         namespaces: &BTreeMap::new(),
@@ -48,10 +51,17 @@ pub(super) async fn gather(
         mode: Mode::Cluster,
     });
     compiled.faults.retain(|fault| fault.kind == "UpstreamProvider" && fault.name == provider.name_any());
-    let known = logins(provider).into_iter();
-    let renewals =
-        known.filter_map(|(login, account)| Some((account, shared.refreshers.state(&login)?))).collect();
-    Ok(Gathered { compiled, reports: reports(shared, &namespace), renewals })
+    let mut logins = logins(provider);
+    logins.retain(|(_, account)| !is_taken(provider, account, &compiled));
+    Ok(Gathered { compiled, reports: reports(shared, &namespace), logins })
+}
+
+/// Whether the login of an account is another account's, which renews it.
+fn is_taken(provider: &UpstreamProvider, account: &str, compiled: &Compiled) -> bool {
+    let accounts = provider.spec.backend.accounts();
+    let Some(at) = accounts.iter().position(|known| known.name == account) else { return false };
+    let place = format!("accounts[{at}].");
+    compiled.faults.iter().any(|fault| fault.reason == reason::DUPLICATE && fault.field.contains(&place))
 }
 
 /// The Secrets that `provider` names.

@@ -43,16 +43,19 @@ pub(crate) async fn reconcile(
         return Ok(Action::await_change());
     }
     let name = ObjectName::of(provider.as_ref());
-    let plans = logins(&provider).into_iter().map(|(login, account)| (login, plan(&provider, &account)));
-    shared.refreshers.follow(&name, plans.collect());
     let gathered = gather::gather(&shared, &provider).await?;
+    let logins = gathered.logins.iter();
+    let plans = logins.clone().map(|(login, account)| (login.clone(), plan(&provider, account)));
+    shared.refreshers.follow(&name, plans.collect());
+    let state = |(login, account): &(_, String)| Some((account.clone(), shared.refreshers.state(login)?));
+    let renewals = logins.filter_map(state).collect();
     let decision = decide(&Observed {
         provider: &provider,
         now: Timestamp::now(),
         faults: &gathered.compiled.faults,
         credentials: &gathered.compiled.credentials,
         reports: &gathered.reports,
-        renewals: &gathered.renewals,
+        renewals: &renewals,
     });
     let object = provider.object_ref(&());
     let calm = decision.notes.is_empty();
