@@ -71,6 +71,8 @@ pub mod reason {
     pub const NO_USABLE_ACCOUNT: &str = "NoUsableAccount";
     /// A login cannot be renewed any more; somebody has to log in again.
     pub const LOGIN_REQUIRED: &str = "LoginRequired";
+    /// A login that was just renewed has no place any more, and nobody who names it.
+    pub const LOGIN_DROPPED: &str = "LoginDropped";
     /// The vendor answered 401 to an account's credential.
     pub const ACCOUNT_AUTH_FAILED: &str = "AccountAuthFailed";
     /// The spec makes sense.

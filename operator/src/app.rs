@@ -139,8 +139,9 @@ fn assemble(
         let (stores, queues) = (stores.clone(), queues.clone());
         Arc::new(move |secret: &_| triggers::login(&stores, &queues, secret))
     };
-    let refreshers = Refreshers::new(client.clone(), endpoint, Arc::clone(&metrics), on_renewal);
-    let refreshers = Arc::new(refreshers);
+    let events = Arc::new(Events::new(client.clone(), &args.identity));
+    let voices = (Arc::clone(&metrics), Arc::clone(&events));
+    let refreshers = Arc::new(Refreshers::new(client.clone(), endpoint, voices, on_renewal));
     let on_change = {
         let (stores, queues, refreshers) = (stores.clone(), queues.clone(), Arc::clone(&refreshers));
         Arc::new(move |secret: &_| {
@@ -160,7 +161,7 @@ fn assemble(
         refreshers,
         frames: crate::frames::Frames::default(),
         verified: crate::verified::Verified::default(),
-        events: Events::new(client.clone(), &args.identity),
+        events,
         metrics,
         client,
     };

@@ -92,7 +92,7 @@ pub(crate) struct Shared {
     /// Minted Secrets that were found as they should be.
     pub(crate) verified: Verified,
     /// Events.
-    pub(crate) events: Events,
+    pub(crate) events: Arc<Events>,
     /// Counters.
     pub(crate) metrics: Arc<Metrics>,
 }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use la_core::oauth::{Action, Event, Plan, Renewer};
+use la_crds::conditions::reason;
 use tokio::sync::{mpsc, watch};
 
-use super::store::Store;
+use super::store::{Store, Written};
 use super::{Hands, LoginName, State};
 use crate::clock;
+use crate::events::Note;
 use crate::faults::{Point, reach};
 
-/// Follows a login until its inbox is closed and nothing is under way.
+/// Follows a login until its inbox is closed and nothing is under way, or it has nobody and no place left.
 pub(super) async fn follow(
     hands: &Hands,
     name: &LoginName,
@@ -28,15 +30,19 @@ pub(super) async fn follow(
                     None => return,
                 }
             }
-            other => perform(hands, name, &mut store, other).await,
+            other => match perform(hands, name, &mut store, other).await {
+                Some(event) => event,
+                None => return,
+            },
         };
         action = renewer.next(event, clock::now_ms());
     }
 }
 
-async fn perform(hands: &Hands, name: &LoginName, store: &mut Store, action: Action) -> Event {
+/// What came of an action; nothing when there is nobody left to act for.
+async fn perform(hands: &Hands, name: &LoginName, store: &mut Store, action: Action) -> Option<Event> {
     let secret = &name.secret;
-    match action {
+    Some(match action {
         // The lease is the right to renew, and the Secret's version the right to store.
         Action::Read { .. } => {
             reach(Point::BeforeLoginRead);
@@ -50,12 +56,19 @@ async fn perform(hands: &Hands, name: &LoginName, store: &mut Store, action: Act
         }
         Action::Store(login) => {
             reach(Point::AfterLoginAnswered);
-            let is_done = store.write(&login).await;
+            let written = store.write(&login, hands.is_named(name)).await;
             reach(Point::AfterLoginStored);
-            if is_done {
-                tracing::info!(secret.name = %secret, "login in Secret {secret} was renewed");
+            match written {
+                Written::Done => {
+                    tracing::info!(secret.name = %secret, "login in Secret {secret} was renewed");
+                }
+                Written::Failed => {}
+                Written::Unwanted => {
+                    drop_login(hands, name, store).await;
+                    return None;
+                }
             }
-            Event::Stored { is_done }
+            Event::Stored { is_done: written == Written::Done }
         }
         // Proxies get what the Secret holds, and it holds this.
         Action::Publish(_) | Action::Wait { .. } => Event::Done,
@@ -74,7 +87,17 @@ async fn perform(hands: &Hands, name: &LoginName, store: &mut Store, action: Act
             );
             Event::Done
         }
-    }
+    })
+}
+
+/// Lets a login go that was just renewed.
+async fn drop_login(hands: &Hands, name: &LoginName, store: &Store) {
+    let secret = &name.secret;
+    let why = "it was taken out of its Secret while it was renewed, and no UpstreamProvider names it any more; \
+               log in again where it is needed";
+    tracing::error!(secret.name = %secret, "login of Secret {secret} was dropped: {why}");
+    let note = Note::warning(reason::LOGIN_DROPPED, "Refresh", format!("the login was dropped: {why}"));
+    hands.events.publish(vec![note], &store.reference()).await;
 }
 
 /// What happens first; nothing when the inbox is closed and nothing is held that is not stored.

@@ -5,7 +5,8 @@
 //! as any change of that Secret does.
 //!
 //! # Guarantees
-//! * A task that has posted ends only when what came is stored: [`Refreshers::finish`] waits for it.
+//! * A task that has posted ends only when what came is stored: [`Refreshers::finish`] waits for it. Only a login
+//!   whose Secret is gone and that nobody names any more is dropped, and that is said.
 //! * Secrets that nobody names any more are let alone from then on.
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,7 @@ use la_core::oauth::{Event, Fingerprint, Plan, Standing};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::names::ObjectName;
 
@@ -51,8 +53,6 @@ pub(crate) struct State {
 pub(crate) struct Refreshers {
     hands: Arc<Hands>,
     logins: Mutex<HashMap<LoginName, Follower>>,
-    /// Which logins a provider names.
-    named: Mutex<HashMap<ObjectName, BTreeMap<LoginName, Plan>>>,
     /// Tasks of logins that nobody names any more.
     ending: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -62,8 +62,11 @@ struct Hands {
     client: Client,
     endpoint: Endpoint,
     metrics: Arc<Metrics>,
+    events: Arc<Events>,
     /// Called with the Secret of a login that stands otherwise.
     on_change: Arc<dyn Fn(&ObjectName) + Send + Sync>,
+    /// Which logins a provider names.
+    named: Mutex<HashMap<ObjectName, BTreeMap<LoginName, Plan>>>,
 }
 
 struct Follower {
@@ -78,17 +81,17 @@ impl Refreshers {
     pub(crate) fn new(
         client: Client,
         endpoint: Endpoint,
-        metrics: Arc<Metrics>,
+        (metrics, events): (Arc<Metrics>, Arc<Events>),
         on_change: Arc<dyn Fn(&ObjectName) + Send + Sync>,
     ) -> Self {
-        let hands = Arc::new(Hands { client, endpoint, metrics, on_change });
-        let (logins, named, ending) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { hands, logins, named, ending }
+        let named = Mutex::default();
+        let hands = Arc::new(Hands { client, endpoint, metrics, events, on_change, named });
+        Self { hands, logins: Mutex::default(), ending: Mutex::default() }
     }
 
     /// Renews the logins that `provider` names, and those that other providers name.
     pub(crate) fn follow(&self, provider: &ObjectName, logins: BTreeMap<LoginName, Plan>) {
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = self.hands.named.lock().unwrap_or_else(PoisonError::into_inner);
         if logins.is_empty() {
             named.remove(provider);
         } else {
@@ -157,5 +160,13 @@ impl Refreshers {
             login::follow(&hands, &name, plan, (events, told)).await;
         });
         Follower { plan, inbox, state, task }
+    }
+}
+
+impl Hands {
+    /// Whether any provider names the login, as far as is known.
+    fn is_named(&self, login: &LoginName) -> bool {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.values().any(|logins| logins.contains_key(login))
     }
 }

@@ -34,7 +34,10 @@ static SHARED: LazyLock<Result<ApiServer, String>> =
 pub struct ApiServer {
     client: Client,
     kube: PathBuf,
-    _processes: Vec<Process>,
+    /// Of etcd and of the server.
+    ports: [u16; 2],
+    server: Process,
+    _others: Vec<Process>,
     directory: TempDir,
 }
 
@@ -69,10 +72,7 @@ impl ApiServer {
         let at = directory.path();
         let [etcd_port, peer_port, api_port, proxy_port] = free_ports()?;
         write_files(at, api_port)?;
-        let run = |name: &str, args: &[String]| {
-            let log = at.join(format!("{name}.log"));
-            Process::spawn(Command::new(&kube).arg(name).args(args).current_dir(at), &log)
-        };
+        let run = |name: &str, args: &[String]| run(&kube, at, name, args);
         let mut processes = vec![run("etcd", &etcd_args(etcd_port, peer_port))?];
         processes.push(run("kube-apiserver", &api_args(etcd_port, api_port))?);
         let certificate = at.join("certificates/apiserver.crt");
@@ -88,11 +88,30 @@ impl ApiServer {
             Ok(ready.then_some(()))
         })?;
         processes.push(run("kube-controller-manager", &manager_args())?);
-        let server = Self { client, kube, _processes: processes, directory };
+        let server = processes.remove(1);
+        let server =
+            Self { client, kube, ports: [etcd_port, api_port], server, _others: processes, directory };
         eventually("the controller manager to work", START_LIMIT, || {
             server.client.get("/api/v1/namespaces/default/serviceaccounts/default")
         })?;
         Ok(server)
+    }
+
+    /// Does `act` while nobody serves the API, and then serves it again.
+    ///
+    /// # Errors
+    /// When it does not get ready again.
+    pub fn without<T>(&mut self, act: impl FnOnce() -> T) -> Result<T> {
+        self.server.kill();
+        let product = act();
+        let [etcd_port, api_port] = self.ports;
+        let args = api_args(etcd_port, api_port);
+        self.server = run(&self.kube, self.directory.path(), "kube-apiserver", &args)?;
+        eventually("the API server to be ready again", START_LIMIT, || {
+            let ready = self.client.send("GET", "/readyz", "", "").is_ok_and(|answer| answer.status == 200);
+            Ok(ready.then_some(()))
+        })?;
+        Ok(product)
     }
 
     /// A client with every right.
@@ -220,6 +239,11 @@ fn still_running(processes: &mut [Process]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn run(kube: &Path, at: &Path, name: &str, args: &[String]) -> Result<Process> {
+    let log = at.join(format!("{name}.log"));
+    Process::spawn(Command::new(kube).arg(name).args(args).current_dir(at), &log)
 }
 
 fn write_files(at: &Path, api_port: u16) -> Result<()> {

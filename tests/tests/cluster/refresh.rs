@@ -9,7 +9,7 @@ use std::time::Duration;
 use la_tests::cluster::{ApiServer, Client, Kubelet, Operator, eventually};
 use la_tests::fakes::FakeUpstream;
 use la_tests::fakes::oauth::{self, Login, Twist, Vault};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::scene::{LIMIT, Scene, data, secret_path, text, token, value};
 
@@ -77,7 +77,18 @@ spec: {{backend: {{anthropic: {{baseURL: {base_url}, accounts: [{{name: main, cr
     }
 
     fn stored(&self) -> String {
-        value(&self.scene().secret(&self.namespace, "login").unwrap(), KEY)
+        self.scene().secret(&self.namespace, "login").map(|secret| value(&secret, KEY)).unwrap_or_default()
+    }
+
+    /// Takes the login away from where the provider looks.
+    fn delete_secret(&self) {
+        self.api.client().delete(&secret_path(&self.namespace, "login")).unwrap();
+    }
+
+    /// Waits until the endpoint was called so often.
+    fn asked(&self, times: usize) {
+        let asked = || Ok((self.vault.calls().len() >= times).then_some(()));
+        eventually("a call of the endpoint", LIMIT, asked).unwrap();
     }
 
     fn rotated(&self, times: usize) {
@@ -88,7 +99,7 @@ spec: {{backend: {{anthropic: {{baseURL: {base_url}, accounts: [{{name: main, cr
     /// The Secret holds a login whose access token the vendor takes.
     fn until_stored(&self, operator: &Operator) {
         let is_good = || {
-            let file: Value = serde_json::from_str(&self.stored())?;
+            let Ok(file) = serde_json::from_str::<Value>(&self.stored()) else { return Ok(None) };
             let token = text(&file, "/claudeAiOauth/accessToken");
             Ok(self.vault.accepts(&token).then_some(()))
         };
@@ -247,4 +258,60 @@ fn login_lost_between_answer_and_store_asks_for_a_person_once_and_the_next_login
         account["state"] == "Ready" && text(account, "/message").is_empty()
     });
     assert_eq!(renewing.vault.calls().len(), calls);
+}
+
+#[test]
+fn login_whose_secret_is_deleted_while_it_is_renewed_is_kept_for_the_provider_that_names_it() {
+    let renewing = Renewing::start("taken", DUE);
+    let (client, secret) = (renewing.api.client(), secret_path(&renewing.namespace, "login"));
+    for (nth, is_stopped) in [false, true].into_iter().enumerate() {
+        renewing.log_in(DUE);
+        client.merge(&secret, &json!({ "metadata": { "labels": { "team": "a" } } })).unwrap();
+        renewing.vault.twist(&[Twist::Late(3_000)]);
+        let mut operator = renewing.operator("only", &[]);
+        renewing.asked(nth + 1);
+        renewing.delete_secret();
+        if !is_stopped {
+            renewing.until_stored(&operator);
+        }
+        operator.process.terminate().unwrap();
+        let ended = operator.process.wait(LIMIT);
+        assert!(ended.is_ok_and(|ended| ended.success()), "{}", operator.process.log());
+        renewing.until_stored(&operator);
+        let stored = client.get(&secret).unwrap().unwrap();
+        assert_eq!(stored["metadata"]["labels"], json!({ "team": "a" }));
+        assert_eq!(renewing.vault.calls().len(), nth + 1, "it was renewed twice");
+    }
+}
+
+#[test]
+fn login_that_nobody_names_any_more_is_dropped_once_and_keeps_nobody_from_stopping() {
+    let renewing = Renewing::start("dropped", DUE);
+    renewing.vault.twist(&[Twist::Late(5_000)]);
+    let mut operator = renewing.operator("only", &[]);
+    renewing.asked(1);
+    let provider = Scene::path(&renewing.namespace, "upstreamproviders", "claude");
+    renewing.api.client().delete(&provider).unwrap();
+    renewing.delete_secret();
+    renewing.scene().until_said(&renewing.namespace, "login", "LoginDropped");
+    operator.process.terminate().unwrap();
+    let ended = operator.process.wait(LIMIT);
+    let log = operator.process.log();
+    assert!(ended.is_ok_and(|ended| ended.success()), "{log}");
+    assert_eq!(log.matches("was dropped").count(), 1, "{log}");
+    assert_eq!(renewing.scene().times_said(&renewing.namespace, "login", "LoginDropped"), 1);
+    assert_eq!(renewing.stored(), "", "a Secret that nobody names was made");
+}
+
+#[test]
+fn login_that_comes_while_the_api_server_is_away_is_stored_once_it_is_back() {
+    let mut renewing = Renewing::start("away", DUE);
+    renewing.vault.twist(&[Twist::Late(2_000)]);
+    let operator = renewing.operator("only", &[]);
+    renewing.asked(1);
+    let unstored = || Ok(operator.process.log().contains("cannot be stored").then_some(()));
+    let tried = renewing.api.without(|| eventually("a try to store it", LIMIT, unstored)).unwrap();
+    tried.unwrap_or_else(|error| panic!("{error}: {}", operator.process.log()));
+    renewing.until_stored(&operator);
+    assert_eq!(renewing.vault.calls().len(), 1, "{}", operator.process.log());
 }
