@@ -1,7 +1,9 @@
 //! The field lines of a head, read where they lie.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter};
 
 use super::violation::Violation;
@@ -65,6 +67,7 @@ impl Fields {
     /// The first rule that they break.
     pub(crate) fn read(&mut self, head: &mut [u8], mut start: usize) -> Result<(), Violation> {
         self.0.clear();
+        let is_clean = has_line_ends_only(head.get(start..).unwrap_or_default());
         loop {
             let rest = head.get(start..).unwrap_or_default();
             let feed = memchr(b'\n', rest).ok_or(Violation::BareLineFeed)?;
@@ -76,6 +79,9 @@ impl Fields {
             if self.0.len() == MAX_FIELDS {
                 return Err(Violation::TooManyFields);
             }
+            if !is_clean {
+                no_controls(line)?;
+            }
             let end = start + line.len();
             self.read_line(head, start..end)?;
             start = end + 2;
@@ -84,23 +90,18 @@ impl Fields {
 
     fn read_line(&mut self, head: &mut [u8], at: Range<usize>) -> Result<(), Violation> {
         let line = head.get_mut(at.clone()).unwrap_or_default();
-        no_controls(line)?;
-        let mut colon = 0;
-        for b in line.iter_mut() {
-            let Some(lower) = name_byte(*b) else { break };
-            *b = lower;
-            colon += 1;
-        }
+        let colon = lower_name(line);
         match line.get(colon) {
             Some(b':') if colon > 0 => {}
             Some(b' ' | b'\t') if colon == 0 => return Err(Violation::FoldedField),
             _ => return Err(Violation::FieldName),
         }
         let value = line.get(colon + 1..).unwrap_or_default();
-        let start = at.start + colon + 1 + (value.len() - value.trim_ascii_start().len());
+        let value_start = value.trim_ascii_start();
+        let start = at.end - value_start.len();
         self.0.push(Field {
             name: Place::new(at.start..at.start + colon),
-            value: Place::new(start..start + value.trim_ascii().len()),
+            value: Place::new(start..start + value_start.trim_ascii_end().len()),
         });
         Ok(())
     }
@@ -162,20 +163,16 @@ impl Persistence {
 /// The end of the head that `bytes` starts with, when the first `searched` bytes hold none.
 ///
 /// # Errors
-/// When a line does not end in CR LF, as soon as that is seen.
+/// When a line does not end in CR LF, as soon as that is seen; in a head that is complete, by [`Fields::read`].
 pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, Violation> {
+    static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
     let from = searched.saturating_sub(3);
-    for feed in memchr_iter(b'\n', bytes.get(from..).unwrap_or_default()) {
-        let feed = from + feed;
-        let line_end = feed.checked_sub(1).and_then(|at| bytes.get(at));
-        if line_end != Some(&b'\r') {
-            return Err(Violation::BareLineFeed);
-        }
-        if feed >= 3 && bytes.get(feed - 3..feed) == Some(b"\r\n\r") {
-            return Ok(Some(feed + 1));
-        }
+    let fresh = bytes.get(from..).unwrap_or_default();
+    if let Some(at) = END.find(fresh) {
+        return Ok(Some(from + at + 4));
     }
-    Ok(None)
+    let is_bare = |feed: usize| (from + feed).checked_sub(1).and_then(|at| bytes.get(at)) != Some(&b'\r');
+    if memchr_iter(b'\n', fresh).any(is_bare) { Err(Violation::BareLineFeed) } else { Ok(None) }
 }
 
 /// Refuses every control character but the tab in a line without its end. Without an early return, because
@@ -186,6 +183,74 @@ pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, V
 pub(crate) fn no_controls(line: &[u8]) -> Result<(), Violation> {
     let found = line.iter().fold(false, |found, b| found | ((*b < b' ') & (*b != b'\t')) | (*b == 0x7f));
     if found { Err(Violation::ControlCharacter) } else { Ok(()) }
+}
+
+/// Whether there are as many carriage returns, and other control characters but the tab, as line feeds: then lines that
+/// each end in CR LF hold none. Counted over all lines, because each line's beginning and end cost more than its middle.
+fn has_line_ends_only(lines: &[u8]) -> bool {
+    /// So many bytes at most that their count fits into one.
+    const COUNTED: usize = 112;
+    let worth = |b: u8| match b {
+        b'\n' => -1,
+        b'\t' => 0,
+        _ => i8::from((b < b' ') | (b == 0x7f)),
+    };
+    let surplus = |some: &[u8]| i32::from(some.iter().fold(0_i8, |sum, b| sum + worth(*b)));
+    lines.chunks(COUNTED).map(surplus).sum::<i32>() == 0
+}
+
+/// Puts the name that a line begins with in lower case, and says how long it is. The line holds no control character.
+fn lower_name(line: &mut [u8]) -> usize {
+    let mut length = 0;
+    let (words, _) = line.as_chunks_mut::<8>();
+    for bytes in words {
+        let word = NameBytes::of(u64::from_le_bytes(*bytes));
+        // Most names come in lower case, and what was just written is slow to read again.
+        if word.lowered != word.given {
+            *bytes = word.lowered.to_le_bytes();
+        }
+        length += word.length;
+        if word.length < 8 {
+            break;
+        }
+    }
+    // A name's rare characters, and the end of a short line.
+    for b in line.iter_mut().skip(length) {
+        let Some(lower) = name_byte(*b) else { break };
+        *b = lower;
+        length += 1;
+    }
+    length
+}
+
+/// What eight bytes begin with that is usual in a name: letters, digits and hyphens.
+struct NameBytes {
+    given: u64,
+    length: usize,
+    /// All eight, these in lower case.
+    lowered: u64,
+}
+
+impl NameBytes {
+    /// All eight at a time: they are added to so that what is in a range reaches the top bit of its byte, or does not.
+    fn of(word: u64) -> Self {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        const TOPS: u64 = 0x8080_8080_8080_8080;
+        /// What a small letter has, and a capital has not; so do digits and the hyphen, which nothing but a control
+        /// character turns into by it.
+        const SMALL: u64 = ONES * 0x20;
+        let small = (word | SMALL) & !TOPS;
+        let reaches = |least: u8| small + ONES * u64::from(0x80 - least);
+        let within = |first: u8, last: u8| reaches(first) & !reaches(last + 1);
+        let usual = within(b'a', b'z') | within(b'0', b'9') | within(b'-', b'-');
+        let others = (!usual | word) & TOPS;
+        let below_others = ((others & others.wrapping_neg()) >> 7).wrapping_sub(1);
+        Self {
+            given: word,
+            length: (others.trailing_zeros() / 8) as usize,
+            lowered: word | (SMALL & below_others),
+        }
+    }
 }
 
 /// The value of a `content-length`: digits only.
@@ -246,6 +311,36 @@ mod tests {
         let name = &b"x-api-key"[..];
         assert_eq!(found, [(name, &b"a b"[..]), (&b"empty"[..], &b""[..]), (name, &b"c"[..])]);
         assert_eq!(fields.all(&head, name).collect::<Vec<_>>(), [&b"a b"[..], b"c"]);
+    }
+
+    #[test]
+    fn every_byte_of_a_name_is_judged_and_lowered_wherever_it_stands() {
+        for at in 0..20 {
+            for b in (0..=u8::MAX).filter(|b| !b.is_ascii_control()) {
+                let mut line = b"Abcdefghijklmnopqrst: v".to_vec();
+                line[at] = b;
+                let mut byte_by_byte = line.clone();
+                let length = byte_by_byte.iter().take_while(|b| name_byte(**b).is_some()).count();
+                byte_by_byte[..length].make_ascii_lowercase();
+                assert_eq!(lower_name(&mut line), length, "{at} {b}");
+                assert_eq!(line, byte_by_byte, "{at} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn control_character_is_found_wherever_it_stands() {
+        let good = b"name: value\tand more\r\n".repeat(20);
+        assert!(has_line_ends_only(&good));
+        for b in (0..=u8::MAX).filter(|b| b.is_ascii_control() && *b != b'\t') {
+            for at in (0..good.len()).step_by(7).filter(|at| !good[*at].is_ascii_control()) {
+                let mut head = good.clone();
+                head[at] = b;
+                assert!(!has_line_ends_only(&head), "{b} at {at}");
+                let read = Fields::default().read(&mut [&head[..], b"\r\n"].concat(), 0);
+                assert!(read.is_err(), "{b} at {at}");
+            }
+        }
     }
 
     #[test]
