@@ -84,19 +84,23 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Families of models that a vendor has limits for, as they stand in the ids of their models.
-const FAMILIES: [&str; 5] = ["opus", "sonnet", "haiku", "fable", "mythos"];
-
 /// The family of a model: `opus` for `claude-opus-4-5-20251101` and for `us.anthropic.claude-opus-4-5`. A model
 /// of no known family is a family of its own, whatever its date.
 pub fn family(model: &str) -> &str {
-    let is_apart = |c: char| !c.is_ascii_alphanumeric();
-    model.split(is_apart).find_map(known_family).unwrap_or_else(|| undated(model))
+    let mut words = model.as_bytes().split(|b| !b.is_ascii_alphanumeric());
+    words.find_map(known_family).unwrap_or_else(|| undated(model))
 }
 
-/// A known family by its exact name.
-pub fn known_family(name: &str) -> Option<&'static str> {
-    FAMILIES.into_iter().find(|family| *family == name)
+/// A family of models that a vendor has limits for, by its exact name, as it stands in the ids of its models.
+pub fn known_family(name: &[u8]) -> Option<&'static str> {
+    Some(match name {
+        b"opus" => "opus",
+        b"sonnet" => "sonnet",
+        b"haiku" => "haiku",
+        b"fable" => "fable",
+        b"mythos" => "mythos",
+        _ => return None,
+    })
 }
 
 /// A model's id without the date at its end: `-20251101`, `@20251101` or `-2025-11-01`.

@@ -110,6 +110,15 @@ pub struct WindowName {
 }
 
 impl WindowName {
+    const FIVE_HOUR: Self = Self::short(*b"5h");
+    const SEVEN_DAY: Self = Self::short(*b"7d");
+
+    const fn short([first, second]: [u8; 2]) -> Self {
+        let mut bytes = [0; MAX_NAME_BYTES];
+        (bytes[0], bytes[1]) = (first, second);
+        Self { length: 2, bytes }
+    }
+
     /// A name that can be a window's.
     pub fn new(name: &[u8]) -> Option<Self> {
         let is_plain = |b: &u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_');
@@ -131,7 +140,7 @@ impl WindowName {
             "5h" | "7d" => Reach::Account,
             name => name
                 .split_once('_')
-                .and_then(|(_, family)| known_family(family))
+                .and_then(|(_, family)| known_family(family.as_bytes()))
                 .map_or(Reach::Model, Reach::Family),
         }
     }
@@ -161,12 +170,16 @@ impl Reading {
         all.filter(|window| window.name != WindowName::default())
     }
 
-    /// The window of this name, which begins with the first call. None when there are too many.
-    pub fn window_mut(&mut self, name: WindowName) -> Option<&mut Window> {
-        let window = match name.as_str() {
-            "5h" => &mut self.five_hour,
-            "7d" => &mut self.seven_day,
-            _ => self.scoped.iter_mut().find(|w| w.name == name || w.name == WindowName::default())?,
+    /// The window of this name, which begins with the first call. None when it is no name, or there are too many.
+    pub fn window_mut(&mut self, name: &[u8]) -> Option<&mut Window> {
+        let (window, name) = match name {
+            b"5h" => (&mut self.five_hour, WindowName::FIVE_HOUR),
+            b"7d" => (&mut self.seven_day, WindowName::SEVEN_DAY),
+            _ => {
+                let name = WindowName::new(name)?;
+                let its = |w: &&mut Window| w.name == name || w.name == WindowName::default();
+                (self.scoped.iter_mut().find(its)?, name)
+            }
         };
         window.name = name;
         Some(window)
@@ -175,10 +188,13 @@ impl Reading {
 
 /// A time that a vendor gives as Unix seconds or as RFC 3339, in Unix seconds, if it lies ahead and at most
 /// [`MAX_AHEAD_SECONDS`].
-pub fn time_ahead(text: &str, now: i64) -> Option<i64> {
-    let at = match text.parse() {
-        Ok(seconds) => seconds,
-        Err(_) => text.parse::<Timestamp>().ok().map(upper_second)?,
+pub fn time_ahead(value: &[u8], now: i64) -> Option<i64> {
+    let at = match digits(value) {
+        Some(seconds) => seconds,
+        None => {
+            let text = std::str::from_utf8(value).ok()?;
+            text.parse().ok().or_else(|| text.parse::<Timestamp>().ok().map(upper_second))?
+        }
     };
     (1..=MAX_AHEAD_SECONDS).contains(&at.checked_sub(now)?).then_some(at)
 }
@@ -201,9 +217,32 @@ pub fn wait_of_ms(text: &str) -> Option<u32> {
 }
 
 /// A part of a whole as thousandths: `0.17` is 170, `1.02` is 1020. None above a thousandfold.
-pub fn permille(text: &str) -> Option<u32> {
-    let part = text.parse::<f64>().ok()?;
+pub fn permille(value: &[u8]) -> Option<u32> {
+    // As it is usually written, and without a float.
+    if let [whole @ b'0'..=b'9', b'.', fraction @ ..] = value
+        && let [tenths @ b'0'..=b'9'] | [tenths @ b'0'..=b'9', b'0'..=b'9'] = fraction
+    {
+        let hundredths = fraction.get(1).copied().unwrap_or(b'0');
+        let digits = [(*whole, 1000), (*tenths, 100), (hundredths, 10)];
+        return Some(digits.into_iter().map(|(digit, worth)| u32::from(digit - b'0') * worth).sum());
+    }
+    let part = std::str::from_utf8(value).ok()?.parse::<f64>().ok()?;
     (0.0..=1000.0).contains(&part).then_some((part * 1000.0).round() as u32)
+}
+
+/// A number that is written in digits only and surely fits.
+fn digits(value: &[u8]) -> Option<i64> {
+    /// 10^18.
+    const MOST: usize = 18;
+    let mut number = 0;
+    for b in value.iter().take(MOST) {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + i64::from(digit);
+    }
+    (1..=MOST).contains(&value.len()).then_some(number)
 }
 
 fn believable_wait(seconds: f64) -> Option<u32> {

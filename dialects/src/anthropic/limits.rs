@@ -4,9 +4,7 @@
 //! (`anthropic-ratelimit-unified-…`, observed, November 2026). Nothing is allocated, and a field that says
 //! nothing of limits costs one comparison.
 
-use la_core::account::reading::{
-    Reading, Status, Window, WindowName, permille, time_ahead, wait_of_ms, wait_seconds,
-};
+use la_core::account::reading::{Reading, Status, Window, permille, time_ahead, wait_of_ms, wait_seconds};
 
 /// Reads the fields of an answer's head, names in lower case, received at `now` (Unix seconds). What cannot be
 /// understood, has passed or is absurdly far ahead is as if it were not there.
@@ -14,7 +12,10 @@ pub fn read<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, now: i64) ->
     let mut found = Found { reading: Reading::default(), plain: Default::default(), wait_of_ms: None, now };
     for (name, value) in fields {
         if let Some(name) = name.strip_prefix(b"anthropic-ratelimit-") {
-            found.limit(name, text(value));
+            match name.strip_prefix(b"unified-") {
+                Some(name) => found.unified(name, value.trim_ascii()),
+                None => found.plain(name, text(value)),
+            }
         } else if name == b"retry-after" {
             found.reading.retry_after_seconds = wait_seconds(text(value), now);
         } else if name == b"retry-after-ms" {
@@ -46,48 +47,47 @@ struct Plain {
 const PLAIN: [&[u8]; 4] = [b"requests-", b"tokens-", b"input-tokens-", b"output-tokens-"];
 
 impl Found {
-    fn limit(&mut self, name: &[u8], value: &str) {
-        if let Some(name) = name.strip_prefix(b"unified-") {
-            self.unified(name, value);
-            return;
-        }
+    fn plain(&mut self, name: &[u8], value: &str) {
         let limits = self.plain.iter_mut().zip(PLAIN);
         let named = limits.filter_map(|(plain, prefix)| Some((plain, name.strip_prefix(prefix)?)));
         for (plain, member) in named {
             match member {
                 b"remaining" => plain.is_spent = value == "0",
-                b"reset" => plain.resets_at = time_ahead(value, self.now),
+                b"reset" => plain.resets_at = time_ahead(value.as_bytes(), self.now),
                 _ => {}
             }
         }
     }
 
-    fn unified(&mut self, name: &[u8], value: &str) {
+    fn unified(&mut self, name: &[u8], value: &[u8]) {
         let Self { reading, now, .. } = self;
         match name {
             b"status" => reading.overall = status(value),
             b"reset" => reading.resets_at = time_ahead(value, *now),
             b"overage-status" => reading.overage.status = status(value),
-            b"overage-in-use" => reading.overage.is_in_use = value == "true",
+            b"overage-in-use" => reading.overage.is_in_use = value == b"true",
             b"overage-disabled-reason" => reading.overage.is_disabled = !value.is_empty(),
             _ => self.window(name, value),
         }
     }
 
     /// Reads `5h-status` and the like: what stands before the last `-` is the window.
-    fn window(&mut self, name: &[u8], value: &str) {
-        let Some(at) = name.iter().rposition(|b| *b == b'-') else { return };
-        let (name, member) = name.split_at(at);
-        let set: fn(&mut Window, &str, i64) = match member {
-            b"-status" => |window, value, _| window.status = status(value),
-            b"-utilization" => |window, value, _| window.utilization = permille(value),
-            b"-reset" => |window, value, now| window.resets_at = time_ahead(value, now),
-            _ => return,
-        };
-        let is_window = name != b"overage";
-        let name = WindowName::new(name).filter(|_| is_window);
-        if let Some(window) = name.and_then(|name| self.reading.window_mut(name)) {
-            set(window, value, self.now);
+    fn window(&mut self, name: &[u8], value: &[u8]) {
+        let now = self.now;
+        if let Some(window) = name.strip_suffix(b"-utilization") {
+            self.set(window, |window| window.utilization = permille(value));
+        } else if let Some(window) = name.strip_suffix(b"-status") {
+            self.set(window, |window| window.status = status(value));
+        } else if let Some(window) = name.strip_suffix(b"-reset") {
+            self.set(window, |window| window.resets_at = time_ahead(value, now));
+        }
+    }
+
+    fn set(&mut self, window: &[u8], set: impl FnOnce(&mut Window)) {
+        if window != b"overage"
+            && let Some(window) = self.reading.window_mut(window)
+        {
+            set(window);
         }
     }
 
@@ -100,11 +100,11 @@ impl Found {
     }
 }
 
-fn status(value: &str) -> Option<Status> {
+fn status(value: &[u8]) -> Option<Status> {
     match value {
-        "allowed" => Some(Status::Allowed),
-        "allowed_warning" => Some(Status::Warning),
-        "rejected" => Some(Status::Rejected),
+        b"allowed" => Some(Status::Allowed),
+        b"allowed_warning" => Some(Status::Warning),
+        b"rejected" => Some(Status::Rejected),
         _ => None,
     }
 }

@@ -49,7 +49,7 @@ impl Bench {
 
 fn window(name: &str, status: Status, resets_at: Option<i64>) -> Reading {
     let mut reading = Reading::default();
-    let window = reading.window_mut(WindowName::new(name.as_bytes()).unwrap()).unwrap();
+    let window = reading.window_mut(name.as_bytes()).unwrap();
     (window.status, window.resets_at) = (Some(status), resets_at);
     reading
 }
@@ -283,7 +283,7 @@ fn full_account_takes_no_new_sessions_until_the_reset_and_then_counts_as_unknown
     bench.policy.stop_at = StopAt { five_hour: Some(900), seven_day: Some(500) };
     let mut reading = Reading { overall: Some(Status::Allowed), ..Reading::default() };
     let mut fill = |name: &[u8], utilization, resets_at| {
-        let window = reading.window_mut(WindowName::new(name).unwrap()).unwrap();
+        let window = reading.window_mut(name).unwrap();
         (window.utilization, window.resets_at) = (utilization, resets_at);
         bench.note(OPUS, Outcome::Served(&reading));
         (bench.health.stopped_until(NOW, &bench.policy), bench.health.utilization(NOW))

@@ -1,4 +1,4 @@
-use la_core::account::reading::{Overage, Reach};
+use la_core::account::reading::{Overage, Reach, WindowName};
 
 use super::*;
 
