@@ -58,7 +58,7 @@ const LONGEST: usize = 21;
 #[derive(Debug, Clone, Copy)]
 pub struct Shown {
     bytes: [u8; LONGEST],
-    start: usize,
+    length: usize,
 }
 
 impl Unit {
@@ -110,53 +110,37 @@ impl Unit {
 
 impl Shown {
     fn of(unit: Unit, amount: u64) -> Self {
-        let mut shown = Self { bytes: [0; LONGEST], start: LONGEST };
-        let (mut whole, mut nano) = (amount, 0);
-        if unit == Unit::Usd {
-            (whole, nano) = (amount / NANO_PER_USD, amount % NANO_PER_USD);
+        let mut shown = Self { bytes: [0; LONGEST], length: 0 };
+        if unit != Unit::Usd {
+            shown.put(itoa::Buffer::new().format(amount).as_bytes());
+            return shown;
         }
-        if nano > 0 {
-            let mut digits = FRACTION_DIGITS;
-            while nano.is_multiple_of(10) {
-                (nano, digits) = (nano / 10, digits - 1);
-            }
-            for _ in 0..digits {
-                shown.put([digit(nano)]);
-                nano /= 10;
-            }
-            shown.put([b'.']);
-        }
-        // By pairs, because every answer under budgets shows a dozen amounts.
-        while whole >= 100 {
-            shown.put([digit(whole / 10), digit(whole)]);
-            whole /= 100;
-        }
-        if whole >= 10 {
-            shown.put([digit(whole / 10), digit(whole)])
-        } else {
-            shown.put([digit(whole)])
+        shown.put(itoa::Buffer::new().format(amount / NANO_PER_USD).as_bytes());
+        // Above all digits of a fraction, so that its zeros are written too.
+        let mut fraction = itoa::Buffer::new();
+        let fraction =
+            fraction.format(NANO_PER_USD + amount % NANO_PER_USD).as_bytes().get(1..).unwrap_or_default();
+        let digits = fraction.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
+        if digits > 0 {
+            shown.put(b".");
+            shown.put(fraction.get(..digits).unwrap_or_default());
         }
         shown
     }
 
-    /// Puts text before what is there.
-    fn put<const N: usize>(&mut self, text: [u8; N]) {
-        let start = self.start.saturating_sub(N);
-        if let Some(place) = self.bytes.get_mut(start..self.start) {
-            place.copy_from_slice(&text);
-            self.start = start;
+    /// Puts text behind what is there.
+    fn put(&mut self, text: &[u8]) {
+        let end = self.length + text.len();
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(text);
+            self.length = end;
         }
     }
 
     /// The text.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(self.start..).unwrap_or_default()
+        self.bytes.get(..self.length).unwrap_or_default()
     }
-}
-
-/// The last digit of a number.
-fn digit(number: u64) -> u8 {
-    b'0' + u8::try_from(number % 10).unwrap_or_default()
 }
 
 impl fmt::Display for Shown {

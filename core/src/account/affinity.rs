@@ -6,8 +6,11 @@
 //! one fail, the first moves the session, and the others find it moved.
 
 use std::collections::HashMap;
+use std::hash::Hasher as _;
 
-use super::{AccountId, digest, family};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use super::{AccountId, family};
 use crate::id::Subject;
 
 /// Most sessions that are remembered, unless it is set.
@@ -24,7 +27,12 @@ pub struct SessionKey(u128);
 impl SessionKey {
     /// The key of a session. Sessions of two tokens never share one, whatever they call themselves.
     pub fn of(token: &Subject, provider: &str, model: &str, session: &str) -> Self {
-        Self(digest(&[token.as_str(), provider, family(model), session]))
+        let mut hasher = SipHasher13::new();
+        for text in [token.as_str(), provider, family(model), session] {
+            hasher.write(&(text.len() as u64).to_le_bytes());
+            hasher.write(text.as_bytes());
+        }
+        Self(hasher.finish128().as_u128())
     }
 
     /// A key of which only the bits matter.
