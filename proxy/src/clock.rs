@@ -28,6 +28,8 @@ pub fn monotonic_ms() -> u64 {
 
 thread_local! {
     static NOTED_MS: Cell<u64> = const { Cell::new(0) };
+    /// The second that was read last, and the noted tenth of a second in which it was.
+    static SECOND: Cell<(u64, i64)> = const { Cell::new((u64::MAX, 0)) };
     /// The date as it was written last, and the noted second in which it was.
     static DATE: Cell<(u64, HttpDate)> = const { Cell::new((u64::MAX, *b"Thu, 01 Jan 1970 00:00:00 GMT")) };
 }
@@ -45,6 +47,17 @@ pub fn note() -> u64 {
 /// What was read last by [`note`] on this thread: good for what is swept four times a second, and free.
 pub fn noted_ms() -> u64 {
     NOTED_MS.get()
+}
+
+/// [`unix_seconds`], read ten times a second on a thread that [notes](note): good for what lasts seconds.
+pub fn noted_seconds() -> i64 {
+    let tenth = noted_ms() / 100;
+    let (read_in, mut second) = SECOND.get();
+    if read_in != tenth {
+        second = unix_seconds();
+        SECOND.set((tenth, second));
+    }
+    second
 }
 
 /// The wall clock for a `date` field; read once a second.

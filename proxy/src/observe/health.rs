@@ -9,7 +9,7 @@ use crate::config::live::AccountEntry;
 
 /// Lets an account learn what came of a request, and tells of the change that this made.
 pub fn learn(metrics: &Metrics, account: &AccountEntry, event: &Event<'_>, policy: &Policy) {
-    if let Some(change) = account.known.note(event, clock::unix_seconds(), policy) {
+    if let Some(change) = account.known.note(event, clock::noted_seconds(), policy) {
         changed(metrics, account, &change);
     }
 }

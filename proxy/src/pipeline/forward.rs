@@ -156,7 +156,7 @@ async fn attempt(
             return Ok(Err(Box::new(Failed::without_answer(refusal))));
         }
     };
-    let reading = limits::read(connection.fields(), clock::unix_seconds());
+    let reading = limits::read(connection.fields(), clock::noted_seconds());
     let answered = Answered::new(head, connection, &worker.buffers);
     match answered.status {
         200..=299 if answered.kind == ContentKind::Events && job.content.is_stream() => {
@@ -313,7 +313,7 @@ impl<'a> Job<'a> {
 
     /// What an account is chosen for.
     pub(super) fn wish(&self) -> Wish<'a> {
-        let now = clock::unix_seconds();
+        let now = clock::noted_seconds();
         Wish { way: self.way, asked: self.asked(), session: self.content.session.as_deref(), now }
     }
 
@@ -349,7 +349,7 @@ impl<'a> Job<'a> {
         }
         self.note(chosen, health::Outcome::Served(reading));
         if let Some(kept) = chosen.kept.take() {
-            kept.served(self.worker, clock::unix_seconds());
+            kept.served(self.worker, clock::noted_seconds());
         }
         Ok(answered)
     }
