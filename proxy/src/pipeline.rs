@@ -15,7 +15,7 @@ pub mod covers;
 mod admit;
 mod answer;
 mod choose;
-mod disclose;
+pub mod disclose;
 mod exchange;
 mod forward;
 mod measure;
@@ -121,7 +121,7 @@ async fn forward(
     line: &mut Line,
 ) -> Result<Served, Refusal> {
     if let Some(every_ms) = job.keep_alive_ms() {
-        client.keep_alive(every_ms, relay::fields_before_answer(&admitted, line));
+        client.keep_alive(every_ms, relay::fields_before_answer(&admitted, line, &job.worker.disclosed));
     }
     let answered = forward::answer(job, client, &mut admitted, line).await;
     match answered.and_then(|forwarded| forwarded.in_time_for(client)) {

@@ -24,6 +24,7 @@ use crate::ledger::Ledger;
 use crate::observe::metrics::{Kind, Metrics, Reason};
 use crate::pipeline::authenticate::Memo;
 use crate::pipeline::covers::Covers;
+use crate::pipeline::disclose::Remembered;
 use crate::upstream::Pool;
 
 /// How long ended requests may take to tell their clients.
@@ -116,6 +117,7 @@ fn worker(shared: &Shared) -> Worker {
         pool: Pool::default(),
         memo: Memo::default(),
         covers: Covers::default(),
+        disclosed: Remembered::default(),
         ids: RequestIds::new(),
     }
 }

@@ -15,6 +15,7 @@ use crate::ledger::Ledger;
 use crate::observe::metrics::Metrics;
 use crate::pipeline::authenticate::Memo;
 use crate::pipeline::covers::Covers;
+use crate::pipeline::disclose::Remembered;
 use crate::upstream::Pool;
 
 /// One thread's own things, and its share of what all threads use.
@@ -41,6 +42,8 @@ pub struct Worker {
     pub memo: Memo,
     /// Where the limits of its last callers are counted.
     pub covers: Covers,
+    /// The fields by which its last callers were told of their budgets.
+    pub disclosed: Remembered,
     /// Names of requests.
     pub ids: RequestIds,
 }
