@@ -53,8 +53,6 @@ pub(super) struct State {
     losses: u64,
     /// Memory for the cover of a question that reserves nothing.
     cover: Cover,
-    /// Memory for what the end of a request does.
-    endings: Vec<Ended>,
     /// From which size a segment is due to be replaced, in bytes.
     segment_bytes: u64,
     /// Why nothing can be written down. Until the keeper has cleared it, nothing is reserved.
@@ -109,7 +107,6 @@ impl State {
             unwritten,
             losses: 0,
             cover: Cover::default(),
-            endings: Vec::new(),
             segment_bytes,
             trouble: None,
             stranger: None,
@@ -162,12 +159,10 @@ impl State {
         let amounts = spent.map(|spent| &spent.amounts);
         if let (Some(segment), None) = (&self.segment, &self.trouble) {
             let number = segment.number();
-            self.endings.clear();
-            self.endings.extend(book.ending(hold, amounts));
-            for ended in &self.endings {
-                name(book, batch, &mut self.named, number, ended.taken.meter);
+            for taken in book.held(hold) {
+                name(book, batch, &mut self.named, number, taken.meter);
             }
-            let (endings, period_of) = (self.endings.iter().copied(), |place| book.period_of(place));
+            let (endings, period_of) = (book.ending(hold, amounts), |place| book.period_of(place));
             match (spent, book.caller(hold)) {
                 (Some(spent), Some(caller)) => {
                     name(book, batch, &mut self.named, number, caller);

@@ -39,6 +39,11 @@ impl Book {
         numbered.filter(|(_, hold)| hold.is_open).map(|(at, hold)| (at, hold.parts.as_slice()))
     }
 
+    /// What an open hold has taken.
+    pub fn held(&self, hold: HoldId) -> &[Taken] {
+        self.open_hold(hold).map_or(&[], |hold| &hold.parts)
+    }
+
     /// What an open hold has reserved.
     pub fn reserved(&self, hold: HoldId) -> Option<&Amounts> {
         self.open_hold(hold).map(|hold| &hold.reserved)
@@ -73,7 +78,7 @@ impl Book {
 
     /// What ending a hold, charged as `spent` or not at all, will do to meters that still count it.
     pub fn ending(&self, hold: HoldId, spent: Option<&Amounts>) -> impl Iterator<Item = Ended> {
-        let parts = self.open_hold(hold).map_or(&[][..], |hold| &hold.parts);
+        let parts = self.held(hold);
         parts.iter().enumerate().filter_map(move |(index, part)| {
             let meter = self.meters.get(part.meter)?;
             let charged = spent.map_or(0, |spent| share(parts, index, spent.of(meter.unit)));
@@ -84,7 +89,7 @@ impl Book {
 
     /// The caller of an open hold, by the place of the meter that counts all of its requests.
     pub fn caller(&self, hold: HoldId) -> Option<u32> {
-        self.open_hold(hold)?.parts.first().map(|part| part.meter)
+        self.held(hold).first().map(|part| part.meter)
     }
 
     /// When the period began that a meter is in; never for a place without one.

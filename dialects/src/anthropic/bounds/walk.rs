@@ -38,18 +38,24 @@ impl<'a> Walk<'a> {
         while !self.take(b'}') {
             self.take(b',');
             self.skip_whitespace();
-            let at = self.at;
-            let key = self.value()?;
-            let key = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
-            let key = key.ok_or(BoundsError::NotAnObject)?;
-            if key.contains(&b'\\') {
-                return Err(BoundsError::EscapedKey { at });
-            }
+            let key = self.key()?;
             self.take(b':');
             self.skip_whitespace();
             read(self, key)?;
         }
         Ok(())
+    }
+
+    /// Takes a key, up to its first quote: one that goes on behind it has an escape before it.
+    fn key(&mut self) -> Result<&'a [u8], BoundsError> {
+        let text = self.bytes.get(self.at..).and_then(|rest| rest.strip_prefix(b"\""));
+        let text = text.ok_or(BoundsError::NotAnObject)?;
+        let key = quote(text).and_then(|end| text.get(..end)).ok_or(BoundsError::NotAnObject)?;
+        if key.contains(&b'\\') {
+            return Err(BoundsError::EscapedKey { at: self.at });
+        }
+        self.at += key.len() + 2;
+        Ok(key)
     }
 
     /// Reads the elements of an array; any other value is skipped.
