@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::Parser;
+use la_tests::fakes::bench::{self, More};
 use la_tests::fakes::vendor::{self, Known};
-use la_tests::fakes::{FakeUpstream, bench, control};
+use la_tests::fakes::{FakeUpstream, control};
 use tokio::net::TcpListener;
 
 /// A vendor's API, scripted by the name of the model that is asked for.
@@ -34,6 +35,19 @@ struct Args {
     /// Tell with every answer how full the limits of the account are, as a subscription's answers do
     #[arg(long, requires = "bench")]
     limits: bool,
+    /// The same answers, but with fields that nobody reads in the place of limits
+    #[arg(long, requires = "bench", conflicts_with = "limits")]
+    other_fields: bool,
+}
+
+impl Args {
+    fn more(&self) -> More {
+        match (self.limits, self.other_fields) {
+            (true, _) => More::Limits,
+            (false, true) => More::Others,
+            (false, false) => More::Nothing,
+        }
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -42,7 +56,7 @@ async fn main() -> anyhow::Result<()> {
     if args.bench {
         let listener = TcpListener::bind(args.listen).await?;
         say(&format!("listening on {}", listener.local_addr()?))?;
-        bench::serve(listener, args.limits).await?;
+        bench::serve(listener, args.more()).await?;
         return Ok(());
     }
     let known = Known { bearer: args.expect_bearer, key: args.expect_key };

@@ -2,7 +2,7 @@
 //!
 //! Any POST gets the same JSON of 505 bytes, or the same short stream if its body says `"stream":true`. A
 //! stream for the model `hold-MS` sends its end MS milliseconds after its beginning. On demand every answer tells
-//! of limits as a subscription's do.
+//! of limits as a subscription's do, or has as many fields that say nothing.
 
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +25,29 @@ const LIMITS: &str = "anthropic-ratelimit-unified-status: allowed\r\n\
     anthropic-ratelimit-unified-7d-utilization: 0.48\r\n\
     anthropic-ratelimit-unified-7d-reset: RESET\r\n";
 
+/// What every answer has besides what it must have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum More {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// How the limits of the account stand.
+    Limits,
+    /// Fields of the same length that nobody reads: what remains of the difference is the reading.
+    Others,
+}
+
+impl More {
+    fn fields(self) -> String {
+        let limits = LIMITS.replace("RESET", &in_a_day().to_string());
+        match self {
+            Self::Nothing => String::new(),
+            Self::Limits => limits,
+            Self::Others => limits.replace("anthropic-ratelimit-unified", "anthropic-telemetry-of-edge"),
+        }
+    }
+}
+
 struct Answers {
     json: Vec<u8>,
     stream: Vec<u8>,
@@ -33,21 +56,20 @@ struct Answers {
 }
 
 impl Answers {
-    fn new(tells_limits: bool) -> Self {
-        let limits =
-            if tells_limits { LIMITS.replace("RESET", &in_a_day().to_string()) } else { String::new() };
+    fn new(more: More) -> Self {
+        let more = more.fields();
         let turn = Turn::asked_for_by(&serde_json::json!({"model": "bench"}));
         let empty = super::vendor::json(&Turn { text: String::new(), ..turn.clone() });
         let text = "x".repeat(JSON_BYTES.saturating_sub(empty.len()));
         let body = super::vendor::json(&Turn { text, ..turn.clone() });
         let json = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{limits}\r\n{body}",
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{more}\r\n{body}",
             body.len()
         );
         let events = stream(&turn);
         let (start, end) = events.split_at(events.len().saturating_sub(2));
         let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n{limits}\r\n"
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n{more}\r\n"
         );
         let stream_start = format!("{head}{}", chunk(&start.concat())).into_bytes();
         let stream_end = format!("{}0\r\n\r\n", chunk(&end.concat())).into_bytes();
@@ -70,12 +92,12 @@ fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 
-/// Answers every connection of `listener`, for ever; with the account's limits if it `tells_limits`.
+/// Answers every connection of `listener`, for ever, with `more` fields.
 ///
 /// # Errors
 /// When connections can no longer be accepted.
-pub async fn serve(listener: TcpListener, tells_limits: bool) -> io::Result<()> {
-    let answers: &'static Answers = Box::leak(Box::new(Answers::new(tells_limits)));
+pub async fn serve(listener: TcpListener, more: More) -> io::Result<()> {
+    let answers: &'static Answers = Box::leak(Box::new(Answers::new(more)));
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
@@ -142,8 +164,16 @@ mod tests {
 
     #[test]
     fn json_answer_has_the_size_it_is_measured_with() {
-        let json = Answers::new(false).json;
+        let json = Answers::new(More::Nothing).json;
         assert_eq!(json.len() - find(&json, b"\r\n\r\n").unwrap() - 4, JSON_BYTES);
+    }
+
+    #[test]
+    fn fields_that_nobody_reads_are_as_long_as_limits() {
+        let json = |more| Answers::new(more).json;
+        assert_eq!(json(More::Limits).len(), json(More::Others).len());
+        assert!(find(&json(More::Limits), b"ratelimit").is_some());
+        assert!(find(&json(More::Others), b"ratelimit").is_none());
     }
 
     #[test]
