@@ -3,7 +3,8 @@
 //!
 //! A refresh token works once, and its successor is in the answer: what is not stored is lost. The rules are
 //! in [`Renewer`], a machine without I/O that a process drives with a file and the operator with a Secret.
-//! [`LoginFile`] rewrites what was renewed and keeps every other byte.
+//! [`LoginFile`] rewrites what was renewed and keeps every other byte. Where there is no refresh token but an
+//! identity that the vendor trusts, see [`federation`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::secret::{Secret, exposed};
 
 mod answer;
+pub mod federation;
 mod login_file;
 mod plan;
 mod renewer;

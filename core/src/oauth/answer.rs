@@ -18,14 +18,14 @@ const LIFETIME_MAX_SECONDS: f64 = 400.0 * 86_400.0;
 /// Longest wait that a `retry-after` can ask for, in seconds. A longer one would outlast the access token.
 const MAX_RETRY_AFTER_SECONDS: i64 = 3_600;
 
-/// An answer of the token endpoint, or what there is instead.
+/// An answer of the token endpoint, or what there is instead. Refusals (`R`) are those of one kind of grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum Answer<R = Refused> {
     /// A new access token.
     Renewed(Renewed),
-    /// There will be none for this refresh token.
-    Refused(Refused),
-    /// Nothing is known of the refresh token; ask again.
+    /// There will be none for what was posted.
+    Refused(R),
+    /// Nothing is known of what was posted; ask again.
     TryLater {
         /// What is in the way.
         trouble: Trouble,
@@ -94,53 +94,74 @@ struct Body {
 #[serde(transparent)]
 struct Text(#[serde(with = "exposed")] Secret);
 
+/// How the answers to one kind of grant are read.
+#[derive(Debug)]
+pub(super) struct Grant<R> {
+    /// How long an access token lives when the answer does not say, in seconds.
+    pub(super) lifetime_default: f64,
+    /// The longest life that is believed, in seconds.
+    pub(super) lifetime_max: f64,
+    /// What an error code means that came with a status of 400 to 403; nothing when it decides nothing.
+    pub(super) refusal: fn(&str) -> Option<R>,
+}
+
+const REFRESH: Grant<Refused> = Grant {
+    lifetime_default: LIFETIME_DEFAULT_SECONDS,
+    lifetime_max: LIFETIME_MAX_SECONDS,
+    refusal: |code| match code {
+        "invalid_grant" => Some(Refused::InvalidGrant),
+        "invalid_client" | "unauthorized_client" => Some(Refused::Client),
+        _ => None,
+    },
+};
+
 impl Answer {
-    /// Reads an answer that came at `now` (Unix seconds).
+    /// Reads an answer to a refresh token that came at `now` (Unix seconds).
     pub fn read(status: u16, retry_after: Option<&str>, body: &[u8], now: i64) -> Self {
+        REFRESH.read(status, retry_after, body, now)
+    }
+}
+
+impl<R> Grant<R> {
+    /// Reads an answer that came at `now` (Unix seconds).
+    pub(super) fn read(&self, status: u16, retry_after: Option<&str>, body: &[u8], now: i64) -> Answer<R> {
         if (200..300).contains(&status) {
-            return renewed(body, now).map_or_else(|| Self::later(Trouble::NotUnderstood), Self::Renewed);
+            let renewed = self.renewed(body, now);
+            return renewed.map_or_else(|| Answer::later(Trouble::NotUnderstood), Answer::Renewed);
         }
-        if status == 429 {
-            let after_seconds = retry_after.and_then(|text| wait(text, now));
-            return Self::TryLater { trouble: Trouble::RateLimited, after_seconds };
+        let code = error_code(body).filter(|_| (400..=403).contains(&status));
+        if let Some(refusal) = code.and_then(|code| (self.refusal)(&code)) {
+            return Answer::Refused(refusal);
         }
-        match (status, error_code(body).as_deref()) {
-            (400..=403, Some("invalid_grant")) => Self::Refused(Refused::InvalidGrant),
-            (400..=403, Some("invalid_client" | "unauthorized_client")) => Self::Refused(Refused::Client),
-            _ => {
-                let after_seconds = retry_after.and_then(|text| wait(text, now));
-                Self::TryLater { trouble: Trouble::Status(status), after_seconds }
-            }
-        }
+        let trouble = if status == 429 { Trouble::RateLimited } else { Trouble::Status(status) };
+        Answer::TryLater { trouble, after_seconds: retry_after.and_then(|text| wait(text, now)) }
     }
 
+    /// Nothing if there is no access token in it that could go out.
+    fn renewed(&self, body: &[u8], now: i64) -> Option<Renewed> {
+        let body: Body = serde_json::from_slice(body).ok()?;
+        let Body { access_token, refresh_token, expires_in, scope } = body;
+        let access_token = claude::one_line(access_token.expose()).ok()?;
+        let refresh_token = refresh_token.and_then(|Text(token)| claude::one_line(token.expose()).ok());
+        let scopes = scope.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let expires_at = now.saturating_add(self.lifetime(&expires_in));
+        Some(Renewed { access_token, refresh_token, expires_at, scopes })
+    }
+
+    /// A life that makes no sense is not believed, but the tokens beside it are: the old ones are dead.
+    fn lifetime(&self, expires_in: &Value) -> i64 {
+        let said = expires_in.as_f64().filter(|seconds| (1.0..=self.lifetime_max).contains(seconds));
+        #[expect(clippy::cast_possible_truncation, reason = "the range above fits i64")]
+        let seconds = said.unwrap_or(self.lifetime_default) as i64;
+        seconds
+    }
+}
+
+impl<R> Answer<R> {
     /// There is no answer.
     pub fn later(trouble: Trouble) -> Self {
         Self::TryLater { trouble, after_seconds: None }
     }
-}
-
-/// Nothing if there is no access token in it that could go out.
-fn renewed(body: &[u8], now: i64) -> Option<Renewed> {
-    let body: Body = serde_json::from_slice(body).ok()?;
-    let Body { access_token, refresh_token, expires_in, scope } = body;
-    let access_token = claude::one_line(access_token.expose()).ok()?;
-    let refresh_token = refresh_token.and_then(|Text(token)| claude::one_line(token.expose()).ok());
-    let scopes = scope.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
-    Some(Renewed {
-        access_token,
-        refresh_token,
-        expires_at: now.saturating_add(lifetime(&expires_in)),
-        scopes,
-    })
-}
-
-/// A life that makes no sense is not believed, but the tokens beside it are: the old ones are dead.
-fn lifetime(expires_in: &Value) -> i64 {
-    let said = expires_in.as_f64().filter(|seconds| (1.0..=LIFETIME_MAX_SECONDS).contains(seconds));
-    #[expect(clippy::cast_possible_truncation, reason = "the range above fits i64")]
-    let seconds = said.unwrap_or(LIFETIME_DEFAULT_SECONDS) as i64;
-    seconds
 }
 
 /// The code of a refusal, in OAuth's shape (`error` is a text) or the vendor's (`error` is an object).

@@ -1,6 +1,6 @@
 //! When a login is due, and how long to wait after an attempt that decided nothing.
 
-use super::digest;
+use super::{Fingerprint, digest};
 
 /// What share of an access token's life is left when it is renewed, in thousandths, before jitter.
 const LEFT_LEAST: i64 = 200;
@@ -16,6 +16,10 @@ const BACKOFF_MS: (i64, i64) = (5_000, 300_000);
 
 /// First wait when the endpoint asks for patience and does not say how much.
 const RATE_LIMITED_MS: i64 = 60_000;
+
+/// A token that is refused in its first minute was hardly worth asking for; after two such in a row, the next
+/// is asked for only when so much time and more has passed.
+const YOUNG_MS: i64 = 60_000;
 
 /// How the renewals of one login are spread in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,34 @@ pub struct Plan {
 /// A share of the spread, the same for the same account at every start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jitter(u8);
+
+/// Access tokens that the vendor has refused: each is a reason for one post, however many requests say so.
+#[derive(Debug, Default)]
+pub(super) struct Demands {
+    /// The last token of which it was said.
+    last: Option<Fingerprint>,
+    /// Tokens in a row that were refused while young.
+    young: u32,
+}
+
+impl Demands {
+    /// How long to wait, in milliseconds, before `token` is replaced because the vendor refuses it; nothing when it
+    /// is not the `current` one, which is `age_ms` old where that is known, or was said before.
+    pub(super) fn take(
+        &mut self,
+        token: Fingerprint,
+        current: Option<Fingerprint>,
+        age_ms: Option<i64>,
+    ) -> Option<i64> {
+        if current != Some(token) || self.last == Some(token) {
+            return None;
+        }
+        self.last = Some(token);
+        self.young = if age_ms.is_some_and(|age| age < YOUNG_MS) { self.young.saturating_add(1) } else { 0 };
+        let doublings = self.young.checked_sub(2);
+        Some(doublings.map_or(0, |doublings| YOUNG_MS.saturating_mul(1 << doublings.min(6))))
+    }
+}
 
 impl Jitter {
     /// The jitter of an account.

@@ -10,7 +10,7 @@
 //! * A refusal is evidence about the token that was posted, not about the login: the store is read again,
 //!   twice, before a login is given up, and a login that was given up costs no further call.
 
-use super::plan::backoff_ms;
+use super::plan::{Demands, backoff_ms};
 use super::{Answer, Fingerprint, LoginFile, Plan, Refused, Renewed, Trouble};
 use crate::secret::Secret;
 
@@ -19,10 +19,6 @@ const READ_AGAIN_AFTER_MS: i64 = 2_000;
 
 /// When to try again to take the right to renew, to store, or to read what cannot be read.
 const RETRY_MS: i64 = 1_000;
-
-/// A token that is refused in its first minute was hardly worth asking for; after two such in a row, the next
-/// is asked for only when so much time and more has passed.
-const YOUNG_MS: i64 = 60_000;
 
 /// How long before its end an access token is warned about that nobody renews here.
 const WARN_BEFORE_MS: i64 = 3_600_000;
@@ -124,10 +120,8 @@ pub struct Renewer {
     renewed_at_ms: Option<i64>,
     /// Somebody cannot wait until it is due.
     is_wanted: bool,
-    /// The last token of which it was said that the vendor refuses it.
-    demanded: Option<Fingerprint>,
-    /// Tokens in a row that were refused while young.
-    young: u32,
+    /// Tokens that the vendor has refused.
+    demands: Demands,
     /// Nothing is posted before.
     not_before_ms: i64,
     /// Posts in a row that decided nothing, and what was in the way.
@@ -175,8 +169,7 @@ impl Renewer {
             lifetime_ms: None,
             renewed_at_ms: None,
             is_wanted: false,
-            demanded: None,
-            young: 0,
+            demands: Demands::default(),
             not_before_ms: i64::MIN,
             troubles: 0,
             trouble: None,
@@ -374,16 +367,10 @@ impl Renewer {
 
     /// At most one post follows from any number of refusals of one token.
     fn demand(&mut self, token: Fingerprint, now_ms: i64) {
-        let is_current = self.login.as_ref().is_some_and(|login| login.fingerprint() == token);
-        if !is_current || self.demanded == Some(token) {
-            return;
-        }
-        self.demanded = Some(token);
-        self.is_wanted = true;
-        let is_young = self.renewed_at_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) < YOUNG_MS);
-        self.young = if is_young { self.young.saturating_add(1) } else { 0 };
-        if self.young > 1 {
-            let wait_ms = YOUNG_MS.saturating_mul(1 << (self.young - 2).min(6));
+        let current = self.login.as_ref().map(LoginFile::fingerprint);
+        let age_ms = self.renewed_at_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
+        if let Some(wait_ms) = self.demands.take(token, current, age_ms) {
+            self.is_wanted = true;
             self.not_before_ms = self.not_before_ms.max(now_ms.saturating_add(wait_ms));
         }
     }
