@@ -13,6 +13,7 @@ use crate::account::choice::Strategy;
 use crate::account::health::Policy;
 use crate::budget::{BudgetSpec, LimitsSpec, SavedOwner};
 use crate::id::{Subject, TokenId};
+use crate::oauth::federation::Federation;
 use crate::price::Override;
 use crate::token::VerifyingKey;
 
@@ -202,6 +203,13 @@ pub enum CredentialSource {
     Directory {
         /// The directory.
         path: String,
+    },
+    /// An identity that the proxy exchanges for access tokens itself. Never in a cluster.
+    Identity {
+        /// What the vendor is asked for in its name.
+        federation: Federation,
+        /// The file with the identity's token, read at every exchange.
+        token_file: String,
     },
 }
 

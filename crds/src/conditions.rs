@@ -59,6 +59,10 @@ pub mod reason {
     pub const CREDENTIAL_MALFORMED: &str = "CredentialMalformed";
     /// The form of credential works only where manifests are read from a folder.
     pub const DIRECTORY_IN_CLUSTER: &str = "DirectoryInCluster";
+    /// An identity token in a file works only where manifests are read from a folder.
+    pub const TOKEN_FILE_IN_CLUSTER: &str = "TokenFileInCluster";
+    /// The token of a ServiceAccount can be asked for only in a cluster.
+    pub const SERVICE_ACCOUNT_OUTSIDE_CLUSTER: &str = "ServiceAccountOutsideCluster";
     /// A field breaks a rule of its schema.
     pub const INVALID_FIELD: &str = "InvalidField";
     /// Two objects or parts have one name.
@@ -73,6 +77,12 @@ pub mod reason {
     pub const LOGIN_REQUIRED: &str = "LoginRequired";
     /// A login that was just renewed has no place any more, and nobody who names it.
     pub const LOGIN_DROPPED: &str = "LoginDropped";
+    /// The vendor does not accept a workload identity.
+    pub const IDENTITY_DENIED: &str = "IdentityDenied";
+    /// A workload identity is being exchanged.
+    pub const EXCHANGING: &str = "Exchanging";
+    /// There is no token of the ServiceAccount that a workload identity names.
+    pub const NO_IDENTITY_TOKEN: &str = "NoIdentityToken";
     /// The vendor answered 401 to an account's credential.
     pub const ACCOUNT_AUTH_FAILED: &str = "AccountAuthFailed";
     /// The spec makes sense.

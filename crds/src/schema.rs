@@ -22,6 +22,21 @@ pub(crate) const SECRET_KEY: &str = "^[-._a-zA-Z0-9]+$";
 /// A glob over model ids.
 pub(crate) const MODEL_GLOB: &str = "^[-A-Za-z0-9._:@/*?{},!\\[\\]]+$";
 
+/// The id of a federation rule at Anthropic.
+pub(crate) const FEDERATION_RULE_ID: &str = "^fdrl_[-_A-Za-z0-9]+$";
+
+/// The id of a service account at Anthropic.
+pub(crate) const SERVICE_ACCOUNT_ID: &str = "^svac_[-_A-Za-z0-9]+$";
+
+/// The id of a workspace at Anthropic.
+pub(crate) const WORKSPACE_ID: &str = "^(default|wrkspc_[-_A-Za-z0-9]+)$";
+
+/// A UUID.
+pub(crate) const UUID: &str = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
+
+/// The audience of an identity token.
+pub(crate) const AUDIENCE: &str = "^[!-~]+$";
+
 /// A model id.
 pub(crate) const MODEL: &str = "^[-A-Za-z0-9._:@/]+$";
 
@@ -53,6 +68,11 @@ pub(crate) fn explain(pattern: &str) -> String {
         SECRET_KEY => "must consist of letters, digits, `-`, `_` and `.`",
         MODEL_GLOB => "must consist of what model ids have, and `*`, `?`, `[…]`, `{a,b}`",
         MODEL => "must consist of letters, digits, `-`, `.`, `_`, `:`, `@` and `/`",
+        FEDERATION_RULE_ID => "must be the id of a federation rule: `fdrl_…`",
+        SERVICE_ACCOUNT_ID => "must be the id of a service account at the vendor: `svac_…`",
+        WORKSPACE_ID => "must be the id of a workspace at the vendor: `wrkspc_…`, or `default`",
+        UUID => "must be a UUID",
+        AUDIENCE => "must be printable ASCII without spaces",
         SIZE => "must be a size such as `1Gi`, without fraction or sign",
         QUANTITY => "must be a quantity such as `500m` or `128Mi`",
         IMAGE => "must be an image reference",

@@ -11,6 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{pricing, schema};
 
+mod credential;
+
+pub use credential::{
+    AccountCredential, FromDirectory, FromSecret, IdentityToken, SecretRef, ServiceAccountToken, TokenFile,
+    WorkloadIdentity,
+};
+pub(crate) use credential::{DIRECTORY_MESSAGE, SERVICE_ACCOUNT_MESSAGE, TOKEN_FILE_MESSAGE};
+
 /// A vendor's API and the accounts that pay for it.
 ///
 /// Whoever may edit this object can read the Secrets it names, by pointing `baseURL` elsewhere: give that
@@ -155,7 +163,7 @@ pub struct AnthropicBackend {
     #[serde(default = "default_true")]
     pub use_overage: bool,
 
-    /// Who renews the logins of `oauth` accounts.
+    /// Who renews the logins of `oauth` accounts. A `workloadIdentity` is always exchanged by the operator.
     #[serde(default)]
     pub refresh: Refresh,
 }
@@ -240,7 +248,8 @@ pub(crate) const BASE_URL_MESSAGE: &str =
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     crates(kube_core = "::kube_core"),
-    validation = Rule::new("!has(self.credential.directory)").message(DIRECTORY_MESSAGE).field_path(".credential.directory")
+    validation = Rule::new("!has(self.credential.directory)").message(DIRECTORY_MESSAGE).field_path(".credential.directory"),
+    validation = Rule::new("!has(self.credential.workloadIdentity) || !has(self.credential.workloadIdentity.tokenFrom.file)").message(TOKEN_FILE_MESSAGE).field_path(".credential.workloadIdentity.tokenFrom.file")
 )]
 pub struct Account {
     /// Its name, unique in this provider; shown in statuses, logs and errors.
@@ -269,58 +278,6 @@ pub struct Account {
     /// Takes it out of service; its sessions move on.
     #[serde(default)]
     pub disabled: bool,
-}
-
-/// Why a cluster refuses the credential form `directory`.
-pub(crate) const DIRECTORY_MESSAGE: &str = "credential.directory works only where la-router reads manifests from a folder (--manifests); in a cluster name a Secret with oauth, setupToken or apiKey";
-
-/// What proves an account to its vendor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum AccountCredential {
-    /// The login of a Claude subscription, as Claude Code writes it to `.credentials.json`. Subscription
-    /// logins are for their owner's own use under the vendor's terms.
-    Oauth(FromSecret),
-    /// A token made by `claude setup-token`.
-    SetupToken(FromSecret),
-    /// An API key.
-    ApiKey(FromSecret),
-    /// A Claude home that la-router reads, and re-reads when it changes. Only where manifests are read from
-    /// a folder (`la-router serve --manifests`); a cluster refuses it.
-    Directory(FromDirectory),
-}
-
-/// A credential in a Secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FromSecret {
-    /// The Secret, in this namespace.
-    pub secret_ref: SecretRef,
-}
-
-/// A Secret and a key in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretRef {
-    /// The Secret's name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = schema::OBJECT_NAME))]
-    pub name: String,
-
-    /// The key in it. When left out: the Secret's only key, or for `oauth` the first with a token of
-    /// `credentials.json`, `.credentials.json`, `claude-credentials.json`, `auth.json`, `oauth.json`,
-    /// `config.json`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SECRET_KEY))]
-    pub key: Option<String>,
-}
-
-/// A credential in a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FromDirectory {
-    /// The directory: a Claude home, or where one is mounted.
-    #[schemars(length(min = 1, max = 4096))]
-    pub path: String,
 }
 
 /// How long each phase of a request to the vendor may take. Each is `10ms` to `24h`.
@@ -404,7 +361,7 @@ pub struct AccountStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential_expires_at: Option<Time>,
 
-    /// When the operator last renewed its login.
+    /// When the operator last renewed its login, or exchanged its identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_refresh_time: Option<Time>,
 
@@ -448,6 +405,9 @@ pub enum AccountState {
     /// Its login cannot be renewed any more: somebody has to log in again and put the new login into the
     /// Secret.
     LoginRequired,
+    /// The vendor does not accept its workload identity: somebody has to correct the federation rule, or what
+    /// this account says of it.
+    IdentityDenied,
 }
 
 fn default_anthropic_base_url() -> String {
@@ -534,16 +494,6 @@ impl Pricing {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.overrides.is_empty()
-    }
-}
-
-impl AccountCredential {
-    /// The Secret that holds it, unless it is in a directory.
-    pub fn secret_ref(&self) -> Option<&SecretRef> {
-        match self {
-            Self::Oauth(from) | Self::SetupToken(from) | Self::ApiKey(from) => Some(&from.secret_ref),
-            Self::Directory(_) => None,
-        }
     }
 }
 

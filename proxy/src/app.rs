@@ -118,7 +118,7 @@ impl Router {
             .map_err(|error| Failure::Configuration(vec![format!("CLAUDE_OAUTH_REFRESH_URL {error}")]))
     }
 
-    async fn run_here(self, started: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
+    async fn run_here(mut self, started: impl FnOnce(SocketAddr)) -> Result<(), Failure> {
         let cell = self.feed.cell();
         let feed = self.feed.state();
         let told = feed.from_manifest();
@@ -127,6 +127,7 @@ impl Router {
         let mut stop = Stop::new()?;
         let mut refresher = self.refresher()?.start();
         refresher.known().await;
+        self.feed.catch_up();
         let running = data_plane(&self.settings, told.request_log)
             .start(cell, self.ledger.clone(), self.metrics.clone())
             .map_err(|error| Failure::Runtime(not_bound(self.settings.listen.listen, &error)))?;
@@ -183,7 +184,7 @@ fn check_logins(feed: &Feed, settings: &RefreshSettings) -> Result<(), Failure> 
     for (found, folder) in found {
         match found {
             Ok(found) => {
-                if let Err(why) = logins.of(&folder) {
+                if let Err(why) = logins.of(&folder.key()) {
                     faults.push(format!("account {}: {why}", folder.key()));
                 }
                 if settings.policy == Policy::Always

@@ -1,4 +1,5 @@
-//! Claude logins in folders: found, and read again when they change. Written by [`crate::refresh`] alone.
+//! Credentials that this process gets by itself. Claude logins in folders are found, and read again when they
+//! change; written by [`crate::refresh`] alone. Workload identities are exchanged there and held here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use la_core::credential::Credential;
 use la_core::credential::claude::{FILE_NAMES, LoginError, SearchError, find_login};
 use la_core::oauth::LoginFile;
+use la_core::oauth::federation::{Assertion, Federation};
 use la_core::secret::Secret;
 use la_core::snapshot::{Backend, CredentialSource, Snapshot, credential_key};
 use tokio::sync::watch;
@@ -48,7 +50,16 @@ pub struct Folder<'a> {
     pub path: &'a Path,
 }
 
-/// The logins of all folders of a snapshot.
+/// A workload identity that a snapshot names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity<'a> {
+    pub provider: &'a str,
+    pub account: &'a str,
+    pub federation: &'a Federation,
+    pub token_file: &'a Path,
+}
+
+/// The logins of all folders of a snapshot, and what its identities were exchanged for.
 #[derive(Debug, Default)]
 pub struct Logins {
     by_account: BTreeMap<String, Result<Credential, String>>,
@@ -56,9 +67,11 @@ pub struct Logins {
     pub is_torn: bool,
 }
 
-/// What is served of the logins in folders beside what is in their files.
+/// What is served beside what is in files.
 #[derive(Debug, Default)]
 pub struct Homes {
+    /// What identities were exchanged for, by the key of their account.
+    exchanged: Mutex<HashMap<String, Result<Credential, String>>>,
     /// Logins that were renewed and cannot be written so far, by their folder.
     unstored: Mutex<HashMap<PathBuf, LoginFile>>,
     changes: watch::Sender<u64>,
@@ -84,7 +97,23 @@ pub fn folders(snapshot: &Snapshot) -> impl Iterator<Item = Folder<'_>> {
             CredentialSource::Directory { path } => {
                 Some(Folder { provider: &provider.name, account: &account.name, path: Path::new(path) })
             }
-            CredentialSource::Published => None,
+            CredentialSource::Published | CredentialSource::Identity { .. } => None,
+        })
+    })
+}
+
+/// The workload identities that a snapshot names.
+pub fn identities(snapshot: &Snapshot) -> impl Iterator<Item = Identity<'_>> {
+    snapshot.providers.iter().flat_map(|provider| {
+        let Backend::Anthropic { accounts, .. } = &provider.backend;
+        accounts.iter().filter_map(|account| match &account.credential {
+            CredentialSource::Identity { federation, token_file } => Some(Identity {
+                provider: &provider.name,
+                account: &account.name,
+                federation,
+                token_file: Path::new(token_file),
+            }),
+            CredentialSource::Published | CredentialSource::Directory { .. } => None,
         })
     })
 }
@@ -150,9 +179,19 @@ pub fn find_home_patiently(home: &Path) -> Result<Found, HomeError> {
 fn read(file: &Path) -> io::Result<Secret> {
     let size = std::fs::metadata(file)?.len();
     if size > MAX_BYTES {
-        return Err(io::Error::other(format!("has {size} bytes, a login has less than {MAX_BYTES}")));
+        return Err(io::Error::other(format!("has {size} bytes, a credential has less than {MAX_BYTES}")));
     }
     std::fs::read_to_string(file).map(Secret::new)
+}
+
+/// The identity token in a file. Never shows what is in it.
+///
+/// # Errors
+/// One sentence that names the file.
+pub fn read_assertion(file: &Path) -> Result<Assertion, String> {
+    let place = file.display();
+    let text = read(file).map_err(|error| format!("identity token {place} cannot be read: {error}"))?;
+    Assertion::read(text.expose()).map_err(|error| format!("identity token {place} {error}"))
 }
 
 impl Homes {
@@ -168,6 +207,18 @@ impl Homes {
         self.poke();
     }
 
+    /// Serves what the identity of an account was exchanged for, or says why there is nothing.
+    pub fn set_exchanged(&self, key: &str, credential: Result<Credential, String>) {
+        self.exchanged.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), credential);
+        self.poke();
+    }
+
+    /// Serves nothing any more that the identity of an account was exchanged for.
+    pub fn forget_exchanged(&self, key: &str) {
+        self.exchanged.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.poke();
+    }
+
     /// Sees a new number when a login is worth a look at once.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -178,7 +229,7 @@ impl Homes {
         *self.changes.borrow()
     }
 
-    /// Reads every folder of a snapshot. The second account with one login gets none: renewed by both, it
+    /// Reads every folder of a snapshot, and gives what its identities were exchanged for. The second account with one login gets none: renewed by both, it
     /// would be lost to both.
     pub fn read(&self, snapshot: &Snapshot) -> Logins {
         let mut logins = Logins::default();
@@ -205,6 +256,13 @@ impl Homes {
             };
             logins.by_account.insert(key, login);
         }
+        let exchanged = self.exchanged.lock().unwrap_or_else(PoisonError::into_inner);
+        for identity in identities(snapshot) {
+            let key = identity.key();
+            let unknown = || Err("its identity has not been exchanged yet".to_owned());
+            let credential = exchanged.get(&key).cloned().unwrap_or_else(unknown);
+            logins.by_account.insert(key, credential);
+        }
         logins
     }
 
@@ -218,17 +276,24 @@ impl Homes {
 }
 
 impl Logins {
-    /// The credential of an account, or why there is none.
+    /// The credential of an account, by its key, or why there is none.
     ///
     /// # Errors
     /// One sentence.
-    pub fn of(&self, folder: &Folder<'_>) -> Result<Credential, String> {
-        let unread = || Err(format!("{} was not read", folder.path.display()));
-        self.by_account.get(&folder.key()).cloned().unwrap_or_else(unread)
+    pub fn of(&self, key: &str) -> Result<Credential, String> {
+        let unread = || Err("its credential was not read".to_owned());
+        self.by_account.get(key).cloned().unwrap_or_else(unread)
     }
 }
 
 impl Folder<'_> {
+    /// What its account is called among all.
+    pub fn key(&self) -> String {
+        credential_key(self.provider, self.account)
+    }
+}
+
+impl Identity<'_> {
     /// What its account is called among all.
     pub fn key(&self) -> String {
         credential_key(self.provider, self.account)
@@ -292,7 +357,7 @@ mod tests {
         let (one, two, three) = (home("1", "r1"), home("2", "r2"), home("3", "r1"));
         let snapshot = snapshot(&[one.path(), two.path(), three.path(), two.path()]);
         let logins = Homes::default().read(&snapshot);
-        let said: Vec<_> = folders(&snapshot).map(|folder| logins.of(&folder).err()).collect();
+        let said: Vec<_> = folders(&snapshot).map(|folder| logins.of(&folder.key()).err()).collect();
         let [None, None, Some(third), Some(fourth)] = said.as_slice() else { panic!("{said:?}") };
         assert!(third.contains("the same login as account vendor/a0"), "{third}");
         assert!(fourth.contains("the same login as account vendor/a1"), "{fourth}");
@@ -304,8 +369,7 @@ mod tests {
         let snapshot = snapshot(&[home.path()]);
         let served = || {
             let logins = homes.read(&snapshot);
-            let folder = folders(&snapshot).next().unwrap();
-            let Ok(Credential::OAuth { access_token, .. }) = logins.of(&folder) else { panic!() };
+            let Ok(Credential::OAuth { access_token, .. }) = logins.of("vendor/a0") else { panic!() };
             access_token.expose().to_owned()
         };
         let changes = homes.changes();

@@ -1,4 +1,5 @@
-//! Renews Claude logins in folders: one caretaker per login, on the admin thread.
+//! Renews Claude logins in folders and exchanges workload identities: one caretaker per login or identity, on the
+//! admin thread. Of identities, see [`federation`].
 //!
 //! Which logins are renewed here is decided in [`right`]; what is done, and in which order, by
 //! [`la_core::oauth::Renewer`]. A caretaker wakes when its login is due, its file has changed, the vendor has
@@ -11,21 +12,24 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use la_core::snapshot::credential_key;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::live::{LiveCell, RenewalStage};
-use crate::credentials::{Homes, folders};
+use crate::credentials::{Homes, folders, identities};
 use crate::observe::metrics::Metrics;
 use crate::settings::RefreshSettings;
 use crate::upstream::endpoint::EndpointError;
 
 mod caretaker;
 mod endpoint;
+mod federation;
 pub mod right;
 pub(crate) mod store;
 
 use caretaker::{Account, Asker, Caretaker, Ears};
+use federation::{Exchange, Identity};
 
 /// How many people can ask for one login at a time.
 const MAX_ASKERS: usize = 8;
@@ -48,8 +52,8 @@ pub struct Bell {
 /// Why nobody can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
-    /// The account has no login in a folder.
-    #[error("has no login in a folder; only those are renewed")]
+    /// The account has no login in a folder, nor an identity in a file.
+    #[error("has no login in a folder, nor an identity in a file; only those are renewed")]
     NoLogin,
     /// Too many ask at the same time.
     #[error("is being asked for by too many; try again")]
@@ -65,8 +69,15 @@ pub struct Refresher {
     silent: Vec<oneshot::Receiver<()>>,
 }
 
+/// What one caretaker takes care of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Charge {
+    Home(PathBuf),
+    Identity(Identity),
+}
+
 struct Employed {
-    home: PathBuf,
+    charge: Charge,
     stop: watch::Sender<bool>,
     ended: JoinHandle<()>,
 }
@@ -81,17 +92,17 @@ pub struct Running {
 }
 
 impl Refresher {
-    /// A refresher of the logins that `cell` serves from `homes`.
+    /// A refresher of the logins and identities that `cell` serves from `homes`.
     ///
     /// # Errors
-    /// When the token endpoint's URL is none.
+    /// When the URL of a token endpoint is none.
     pub fn new(
         settings: RefreshSettings,
         cell: Arc<LiveCell>,
         homes: Arc<Homes>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, EndpointError> {
-        let client = endpoint::Client::new(settings.endpoint.clone())?;
+        let client = endpoint::Client::new(settings.endpoint.clone(), &settings.exchange_url)?;
         let shared = Rc::new(Shared { settings, client, cell, homes, metrics });
         Ok(Self { shared, bell: Arc::default(), caretakers: BTreeMap::new(), silent: Vec::new() })
     }
@@ -122,41 +133,54 @@ impl Refresher {
         }
     }
 
-    /// One caretaker for every folder that is served now, and none for another.
+    /// One caretaker for every folder and identity that is served now, and none for another.
     fn employ(&mut self) {
         let live = self.shared.cell.load();
-        let wanted: BTreeMap<Account, PathBuf> = folders(live.snapshot())
-            .map(|folder| {
-                let (provider, name) = (folder.provider.to_owned(), folder.account.to_owned());
-                (Account { provider, name }, folder.path.to_owned())
-            })
-            .collect();
+        let of =
+            |provider: &str, name: &str| Account { provider: provider.to_owned(), name: name.to_owned() };
+        let homes = folders(live.snapshot())
+            .map(|folder| (of(folder.provider, folder.account), Charge::Home(folder.path.to_owned())));
+        let identities = identities(live.snapshot()).map(|identity| {
+            let (federation, token_file) = (identity.federation.clone(), identity.token_file.to_owned());
+            let charge = Charge::Identity(Identity { federation, token_file });
+            (of(identity.provider, identity.account), charge)
+        });
+        let wanted: BTreeMap<Account, Charge> = homes.chain(identities).collect();
+        let homes = &self.shared.homes;
         self.caretakers.retain(|account, employed| {
-            let stays = wanted.get(account) == Some(&employed.home);
+            let stays = wanted.get(account) == Some(&employed.charge);
             if !stays {
                 employed.stop.send_replace(true);
+                if matches!(employed.charge, Charge::Identity(_)) {
+                    homes.forget_exchanged(&credential_key(&account.provider, &account.name));
+                }
             }
             stays && !employed.ended.is_finished()
         });
         self.bell.with(|ears| ears.retain(|account, _| wanted.contains_key(account)));
-        for (account, home) in wanted {
+        for (account, charge) in wanted {
             if !self.caretakers.contains_key(&account) {
-                let employed = self.start_one(&account, home);
+                let employed = self.start_one(&account, charge);
                 self.caretakers.insert(account, employed);
             }
         }
     }
 
-    fn start_one(&mut self, account: &Account, home: PathBuf) -> Employed {
+    fn start_one(&mut self, account: &Account, charge: Charge) -> Employed {
         let (stop, stopped) = watch::channel(false);
         let (ask, asked) = mpsc::channel(MAX_ASKERS);
         self.bell.with(|ears| ears.insert(account.clone(), ask));
         let (known, silent) = oneshot::channel();
         self.silent.push(silent);
         let ears = Ears { served: self.shared.cell.subscribe(), asked, stop: stopped, known: Some(known) };
-        let caretaker = Caretaker::new(account.clone(), home.clone(), self.shared.clone(), ears);
-        let ended = tokio::task::spawn_local(caretaker.run());
-        Employed { home, stop, ended }
+        let (owner, shared) = (account.clone(), self.shared.clone());
+        let ended = match charge.clone() {
+            Charge::Home(home) => tokio::task::spawn_local(Caretaker::new(owner, home, shared, ears).run()),
+            Charge::Identity(identity) => {
+                tokio::task::spawn_local(Exchange::new(owner, identity, shared, ears).run())
+            }
+        };
+        Employed { charge, stop, ended }
     }
 }
 

@@ -32,7 +32,7 @@ pub use forward::ForwardSettings;
 pub use ledger::LedgerSettings;
 pub use lookup::{Found, Lookup};
 pub use refresh::{Policy, RefreshSettings};
-pub use upstream::{LoginDirectory, UpstreamSettings};
+pub use upstream::{IdentitySettings, LoginDirectory, UpstreamSettings};
 
 const DATA_DIR_DEFAULT: &str = ".link-assistant-router";
 const DRAIN_DEFAULT: Duration = Duration::from_secs(30);

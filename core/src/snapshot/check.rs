@@ -102,6 +102,10 @@ fn provider_fault(provider: &Provider, seen: &mut BTreeSet<String>) -> Option<Fa
         if matches!(&account.credential, CredentialSource::Directory { path } if path.is_empty()) {
             return Some(fault(object, format!("{field}.credential.directory.path"), "is empty"));
         }
+        if matches!(&account.credential, CredentialSource::Identity { token_file, .. } if token_file.is_empty())
+        {
+            return Some(fault(object, format!("{field}.credential.identity.tokenFile"), "is empty"));
+        }
         if account.weight == 0 || account.max_concurrency == Some(0) {
             return Some(fault(object, field, "weight and maxConcurrency must be at least 1"));
         }

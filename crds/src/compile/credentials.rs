@@ -22,7 +22,7 @@ pub(super) struct Unresolved {
     pub(super) message: String,
 }
 
-/// Reads the credential of an account from the Secrets of `namespace`. A directory is none of these.
+/// Reads the credential of an account from the Secrets of `namespace`; nothing when it is in none.
 pub(super) fn resolve(
     credential: &AccountCredential,
     namespace: &str,
@@ -38,7 +38,7 @@ pub(super) fn resolve(
         AccountCredential::ApiKey(from) => {
             (API_KEY, from, |text| claude::api_key(text).map_err(|e| e.to_string()))
         }
-        AccountCredential::Directory(_) => return None,
+        AccountCredential::Directory(_) | AccountCredential::WorkloadIdentity(_) => return None,
     };
     let reference = &from.secret_ref;
     let found = secrets.get(&(namespace.to_owned(), reference.name.clone()));

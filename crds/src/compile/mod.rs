@@ -43,6 +43,9 @@ pub struct World<'a> {
     pub namespaces: &'a BTreeMap<String, Labels>,
     /// Secrets by namespace and name.
     pub secrets: &'a BTreeMap<(String, String), Secret>,
+    /// Access tokens that workload identities were exchanged for, by `provider/account`. An identity that was not
+    /// exchanged yet is no fault.
+    pub exchanged: &'a Credentials,
     /// Keys that sign tokens.
     pub keys: &'a [VerifyingKey],
     /// Keys that sign the operator's admin credentials.
@@ -65,7 +68,7 @@ pub struct MintedToken<'a> {
 pub enum Mode {
     /// A Kubernetes API.
     Cluster,
-    /// A folder of manifests; the credential form `directory` is allowed.
+    /// A folder of manifests; credentials may be in directories and identity tokens in files.
     Manifests,
 }
 

@@ -12,7 +12,8 @@ use crate::UpstreamProvider;
 use crate::conditions::reason;
 use crate::rules;
 use crate::upstream_provider::{
-    Account, AccountCredential, Backend, DIRECTORY_MESSAGE, RefreshMode, Selection,
+    Account, AccountCredential, Backend, DIRECTORY_MESSAGE, IdentityToken, RefreshMode,
+    SERVICE_ACCOUNT_MESSAGE, Selection, TOKEN_FILE_MESSAGE,
 };
 
 /// Where a provider that cannot be used seems to be. Nothing is ever sent there, because its account has no
@@ -38,7 +39,7 @@ pub(super) fn resolve(provider: &UpstreamProvider, world: &World<'_>) -> Resolve
     for (at, account) in backend.accounts.iter().enumerate() {
         let path = format!("spec.backend.anthropic.accounts[{at}]");
         let is_its_own = logins::check(provider, at, world);
-        match is_its_own.and_then(|()| published(account, &place.namespace, world)) {
+        match is_its_own.and_then(|()| published(account, &place, world)) {
             Ok(Some(credential)) => {
                 credentials.insert(credential_key(&place.name, &account.name), credential);
             }
@@ -73,20 +74,40 @@ pub(super) fn unusable(name: &str) -> Provider {
     )
 }
 
-/// The credential to publish, if any: one in a directory is read by the proxy itself.
-fn published(
-    account: &Account,
-    namespace: &str,
-    world: &World<'_>,
-) -> Result<Option<Credential>, Unresolved> {
-    match credentials::resolve(&account.credential, namespace, world.secrets) {
-        Some(resolved) => resolved.map(Some),
-        None if world.mode == Mode::Manifests => Ok(None),
-        None => Err(Unresolved {
-            field: "credential.directory",
-            reason: reason::DIRECTORY_IN_CLUSTER,
-            message: DIRECTORY_MESSAGE.to_owned(),
-        }),
+/// The credential to publish, if any: one in a directory or of an identity in a file is the proxy's own affair.
+fn published(account: &Account, place: &Place, world: &World<'_>) -> Result<Option<Credential>, Unresolved> {
+    if let Some(resolved) = credentials::resolve(&account.credential, &place.namespace, world.secrets) {
+        return resolved.map(Some);
+    }
+    let refused = |field, reason, message: &str| {
+        let message = message.to_owned();
+        Err(Unresolved { field, reason, message })
+    };
+    match (identity_token(&account.credential), world.mode) {
+        (None | Some(IdentityToken::File(_)), Mode::Manifests) => Ok(None),
+        (Some(IdentityToken::ServiceAccount(_)), Mode::Cluster) => {
+            Ok(world.exchanged.get(&credential_key(&place.name, &account.name)).cloned())
+        }
+        (None, Mode::Cluster) => {
+            refused("credential.directory", reason::DIRECTORY_IN_CLUSTER, DIRECTORY_MESSAGE)
+        }
+        (Some(IdentityToken::File(_)), Mode::Cluster) => refused(
+            "credential.workloadIdentity.tokenFrom.file",
+            reason::TOKEN_FILE_IN_CLUSTER,
+            TOKEN_FILE_MESSAGE,
+        ),
+        (Some(IdentityToken::ServiceAccount(_)), Mode::Manifests) => refused(
+            "credential.workloadIdentity.tokenFrom.serviceAccount",
+            reason::SERVICE_ACCOUNT_OUTSIDE_CLUSTER,
+            SERVICE_ACCOUNT_MESSAGE,
+        ),
+    }
+}
+
+fn identity_token(credential: &AccountCredential) -> Option<&IdentityToken> {
+    match credential {
+        AccountCredential::WorkloadIdentity(identity) => Some(&identity.token_from),
+        _ => None,
     }
 }
 
@@ -95,15 +116,26 @@ fn account_of(account: &Account, refresh: RefreshMode, mode: Mode) -> snapshot::
         (AccountCredential::Directory(from), Mode::Manifests) => {
             CredentialSource::Directory { path: from.path.clone() }
         }
+        (AccountCredential::WorkloadIdentity(identity), Mode::Manifests) => match &identity.token_from {
+            IdentityToken::File(file) => {
+                let (federation, token_file) = (identity.federation(), file.path.clone());
+                CredentialSource::Identity { federation, token_file }
+            }
+            IdentityToken::ServiceAccount(_) => CredentialSource::Published,
+        },
         _ => CredentialSource::Published,
     };
-    let is_login = matches!(account.credential, AccountCredential::Oauth(_));
+    let is_renewed = match &account.credential {
+        AccountCredential::Oauth(_) => refresh == RefreshMode::Operator,
+        AccountCredential::WorkloadIdentity(_) => true,
+        _ => false,
+    };
     snapshot::Account {
         priority: account.priority.unsigned_abs(),
         weight: account.weight.max(1).unsigned_abs(),
         max_concurrency: account.max_concurrency.map(|most| most.max(1).unsigned_abs()),
         disabled: account.disabled,
-        renewable: is_login && refresh == RefreshMode::Operator && mode == Mode::Cluster,
+        renewable: is_renewed && mode == Mode::Cluster,
         ..snapshot::Account::new(&account.name, source)
     }
 }

@@ -1,6 +1,6 @@
 //! What one proxy serves, from worlds written as manifests.
 
-use la_core::credential::Credential;
+use la_core::credential::{Credential, claude};
 use la_core::id::TokenId;
 use la_core::snapshot::{Backend, CredentialSource};
 
@@ -68,6 +68,10 @@ fn world(change: impl FnOnce(String) -> String) -> Manifests {
 }
 
 fn compiled(manifests: &Manifests, mode: Mode) -> Compiled {
+    compiled_with(manifests, mode, &Credentials::new())
+}
+
+fn compiled_with(manifests: &Manifests, mode: Mode, exchanged: &Credentials) -> Compiled {
     let id = TokenId::from_random([7; 16]);
     let ids = vec![IssuedId { id, not_before: 0, not_after: 100, revoked: false }];
     let tokens: Vec<_> =
@@ -79,6 +83,7 @@ fn compiled(manifests: &Manifests, mode: Mode) -> Compiled {
         budgets: &manifests.budgets,
         namespaces: &manifests.namespaces,
         secrets: &manifests.secrets,
+        exchanged,
         keys: &[],
         admin_keys: &[],
         mode,
@@ -308,6 +313,69 @@ fn directory_is_read_where_manifests_are_and_refused_in_a_cluster() {
     assert_eq!(source(&there), CredentialSource::Published);
     assert_eq!(there.faults[0].reason, reason::DIRECTORY_IN_CLUSTER);
     assert_eq!(there.faults[0].field, "spec.backend.anthropic.accounts[0].credential.directory");
+}
+
+const IDENTITY: &str = r#"
+---
+apiVersion: router.link-assistant.dev/v1alpha1
+kind: UpstreamProvider
+metadata: {name: company, namespace: platform}
+spec:
+  backend:
+    anthropic:
+      refresh: {mode: External}
+      accounts:
+      - name: workload
+        credential:
+          workloadIdentity:
+            federationRuleId: fdrl_1
+            organizationId: 00000000-0000-0000-0000-000000000001
+            serviceAccountId: svac_1
+            tokenFrom: FROM
+"#;
+
+/// A world in which the provider `company` has one workload identity, whose token is from `token_from`.
+fn world_of_identity(token_from: &str) -> Manifests {
+    world(|text| {
+        let others: Vec<_> = text.split("---").filter(|part| !part.contains("{name: company, ")).collect();
+        others.join("---") + &IDENTITY.replace("FROM", token_from)
+    })
+}
+
+#[test]
+fn identity_of_a_service_account_is_served_in_a_cluster_once_it_is_exchanged() {
+    let manifests = world_of_identity("{serviceAccount: {name: claude}}");
+    let waiting = compiled(&manifests, Mode::Cluster);
+    let Backend::Anthropic { accounts, .. } = &waiting.snapshot.providers[0].backend;
+    let account = &accounts[0];
+    assert_eq!((&account.credential, account.renewable), (&CredentialSource::Published, true));
+    assert_eq!((waiting.faults.len(), waiting.credentials.contains_key("company/workload")), (0, false));
+    let credential = claude::setup_token("sk-ant-oat01-exchanged").unwrap();
+    let exchanged = [("company/workload", &credential), ("company/other", &credential)];
+    let exchanged = exchanged.map(|(key, credential)| (key.to_owned(), credential.clone())).into();
+    let served = compiled_with(&manifests, Mode::Cluster, &exchanged);
+    assert_eq!(served.snapshot, waiting.snapshot);
+    assert_eq!(served.credentials.get("company/workload"), Some(&credential));
+    assert_eq!(served.credentials.get("company/other"), None, "no account asks for it");
+    let here = compiled(&manifests, Mode::Manifests);
+    assert_eq!(here.faults[0].reason, reason::SERVICE_ACCOUNT_OUTSIDE_CLUSTER);
+}
+
+#[test]
+fn identity_in_a_file_is_exchanged_where_manifests_are_and_refused_in_a_cluster() {
+    let manifests = world_of_identity("{file: {path: /run/token}}");
+    let here = compiled(&manifests, Mode::Manifests);
+    assert_eq!(here.faults, []);
+    let Backend::Anthropic { accounts, .. } = &here.snapshot.providers[0].backend;
+    let CredentialSource::Identity { federation, token_file } = &accounts[0].credential else {
+        panic!("{accounts:?}")
+    };
+    let ids = (federation.federation_rule_id.as_str(), federation.service_account_id.as_str());
+    assert_eq!((ids, token_file.as_str()), (("fdrl_1", "svac_1"), "/run/token"));
+    let there = compiled(&manifests, Mode::Cluster);
+    assert_eq!(there.faults[0].reason, reason::TOKEN_FILE_IN_CLUSTER);
+    let field = "spec.backend.anthropic.accounts[0].credential.workloadIdentity.tokenFrom.file";
+    assert_eq!(there.faults[0].field, field);
 }
 
 #[test]

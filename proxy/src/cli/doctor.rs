@@ -14,7 +14,7 @@ use super::beside::Server;
 use super::say;
 use crate::app::{self, Failure};
 use crate::clock;
-use crate::credentials::{Folder, find_home_patiently};
+use crate::credentials::{Folder, find_home_patiently, read_assertion};
 use crate::data_dir::DataDir;
 use crate::ledger::{self, Ledger};
 use crate::refresh::right::{Followed, judge};
@@ -174,6 +174,13 @@ fn credentials(snapshot: &Snapshot, settings: &RefreshSettings, findings: &mut F
                 }
                 CredentialSource::Directory { path } => {
                     login(&Folder { provider, account, path: Path::new(path) }, settings, findings);
+                }
+                CredentialSource::Identity { token_file, .. } => {
+                    let name = format!("account {provider}/{account}");
+                    match read_assertion(Path::new(token_file)) {
+                        Ok(_) => findings.good(format!("{name}: {token_file} holds an identity token")),
+                        Err(error) => findings.bad(format!("{name}: {error}")),
+                    }
                 }
             }
         }

@@ -21,6 +21,7 @@ const LIFETIME_SECONDS: i64 = 24 * 3_600;
 enum Payer {
     Login(PathBuf),
     SetupToken,
+    Identity,
     ApiKey,
     Sandbox { why: String, listener: TcpListener },
 }
@@ -56,7 +57,8 @@ pub(super) fn run(args: &QuickstartArgs, lookup: &Lookup) -> Result<(), Failure>
     })
 }
 
-/// A login comes first, because it costs nothing extra; then a setup token; then a key; then the sandbox.
+/// A login comes first, because it costs nothing extra; then a setup token; then a workload identity; then a key;
+/// then the sandbox.
 fn choose(sandbox: bool, upstream: &mut UpstreamSettings, lookup: &Lookup) -> Result<Payer, Failure> {
     if sandbox {
         return take_sandbox(upstream, "it was asked for");
@@ -67,7 +69,7 @@ fn choose(sandbox: bool, upstream: &mut UpstreamSettings, lookup: &Lookup) -> Re
         match find_home_patiently(&home) {
             Ok(_) => {
                 upstream.logins = vec![LoginDirectory { account: "primary".to_owned(), path: home.clone() }];
-                (upstream.setup_token, upstream.api_key) = (None, None);
+                (upstream.setup_token, upstream.api_key, upstream.identity) = (None, None, None);
                 return Ok(Payer::Login(home));
             }
             Err(HomeError::None { .. }) => {}
@@ -76,8 +78,13 @@ fn choose(sandbox: bool, upstream: &mut UpstreamSettings, lookup: &Lookup) -> Re
     }
     if upstream.setup_token.is_some() {
         upstream.logins.clear();
-        upstream.api_key = None;
+        (upstream.api_key, upstream.identity) = (None, None);
         return Ok(Payer::SetupToken);
+    }
+    if upstream.identity.is_some() {
+        upstream.logins.clear();
+        upstream.api_key = None;
+        return Ok(Payer::Identity);
     }
     if upstream.api_key.is_some() {
         upstream.logins.clear();
@@ -91,7 +98,7 @@ fn take_sandbox(upstream: &mut UpstreamSettings, why: &str) -> Result<Payer, Fai
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
     upstream.base_url = format!("http://{}", listener.local_addr().map_err(failed)?);
     upstream.logins.clear();
-    upstream.setup_token = None;
+    (upstream.setup_token, upstream.identity) = (None, None);
     upstream.api_key = Some(Secret::new(sandbox::API_KEY));
     Ok(Payer::Sandbox { why: why.to_owned(), listener })
 }
@@ -116,6 +123,7 @@ fn instructions(payer: &Payer, address: SocketAddr, token: &Secret, data_dir: &s
     let (who, model) = match payer {
         Payer::Login(home) => (format!("the Claude login in {}", home.display()), "claude-haiku-4-5"),
         Payer::SetupToken => ("the token in CLAUDE_CODE_OAUTH_TOKEN".to_owned(), "claude-haiku-4-5"),
+        Payer::Identity => ("the identity in ANTHROPIC_IDENTITY_TOKEN_FILE".to_owned(), "claude-haiku-4-5"),
         Payer::ApiKey => ("the key in ANTHROPIC_API_KEY".to_owned(), "claude-haiku-4-5"),
         Payer::Sandbox { why, .. } => {
             (format!("nobody: answers come from a built-in script, because {why}"), "claude-sandbox")

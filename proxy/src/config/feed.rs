@@ -165,6 +165,14 @@ impl Feed {
         }
     }
 
+    /// Serves what was renewed or exchanged since the source was loaded.
+    pub fn catch_up(&mut self) {
+        let found = self.logins();
+        if found != self.seen.logins {
+            self.read_logins(found);
+        }
+    }
+
     /// Watches the source for the rest of the process.
     pub async fn run(mut self, now: fn() -> i64) {
         let (mut changes, mut logins) = (self.source.changes(), Some(self.homes.subscribe()));
@@ -214,7 +222,7 @@ impl Feed {
             self.torn_reads += 1;
             return;
         }
-        tracing::info!("a Claude login has changed and is read again");
+        tracing::info!("a credential has changed and is read again");
         self.cell.publish(build(served, &logins));
         self.torn_reads = 0;
         self.seen.logins = found;
@@ -291,7 +299,7 @@ impl Feed {
 }
 
 fn build(loaded: &Loaded, logins: &Logins) -> Live {
-    Live::build(loaded.snapshot.clone(), &loaded.credentials, &|folder| logins.of(folder))
+    Live::build(loaded.snapshot.clone(), &loaded.credentials, &|key| logins.of(key))
 }
 
 /// Limits that the ledger cannot keep to: it refuses every request under them.
@@ -383,6 +391,7 @@ mod tests {
             logins: vec![primary],
             setup_token: None,
             api_key: None,
+            identity: None,
         };
         let source = Source::Flags(Flags::new(upstream, tokens));
         let mut feed = Feed::new(source, None, listeners());

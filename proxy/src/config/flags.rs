@@ -14,6 +14,10 @@ use crate::tokens::{LOCAL_PROXY, Origin, TokenStore};
 const PROVIDER: &str = "anthropic";
 const SETUP_TOKEN_ACCOUNT: &str = "setup-token";
 const KEY_ACCOUNT: &str = "api-key";
+const IDENTITY_ACCOUNT: &str = "workload-identity";
+
+/// The priority of what is paid by the request, behind subscriptions.
+const PAID: u32 = 1;
 
 /// The provider and the tokens.
 pub struct Flags {
@@ -66,10 +70,19 @@ impl Flags {
         let credentials = self.published();
         // What is paid by the request waits for when no subscription can serve.
         let published = credentials.iter().map(|(name, credential)| Account {
-            priority: u32::from(matches!(credential, Credential::ApiKey { .. })),
+            priority: if matches!(credential, Credential::ApiKey { .. }) { PAID } else { 0 },
             ..Account::new(name, CredentialSource::Published)
         });
-        let accounts = self.upstream.logins.iter().map(login).chain(published);
+        let identity = self.upstream.identity.iter().map(|identity| {
+            let (federation, token_file) =
+                (identity.federation.clone(), identity.token_file.to_string_lossy());
+            let token_file = token_file.into_owned();
+            Account {
+                priority: PAID,
+                ..Account::new(IDENTITY_ACCOUNT, CredentialSource::Identity { federation, token_file })
+            }
+        });
+        let accounts = self.upstream.logins.iter().map(login).chain(published).chain(identity);
         Provider::anthropic(PROVIDER, &self.upstream.base_url, accounts.collect())
     }
 

@@ -6,7 +6,6 @@
 //! snapshot for as long as the credential is the same; how an account fares, for as long as it has its name.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,7 +26,6 @@ use la_core::snapshot::{self, Backend, CredentialSource, Snapshot, Timeouts};
 use tokio::sync::watch;
 
 use crate::accounts::Known;
-use crate::credentials::Folder;
 use crate::upstream::endpoint::Endpoint;
 
 mod ahead;
@@ -85,8 +83,8 @@ pub struct AccountEntry {
     credential: Result<Credential, String>,
     proof: Option<Proof>,
     refused: AtomicBool,
-    /// Whether it is read from a folder, where this process may renew it.
-    in_folder: bool,
+    /// Whether this process gets the credential by itself, and so may renew it.
+    is_own: bool,
     renewal: Mutex<Renewal>,
 }
 
@@ -112,7 +110,7 @@ pub enum RenewalStage {
     Underway,
     /// It was renewed and is served, but is not stored so far and would be lost with the process.
     Unstored,
-    /// The vendor gives no new one until somebody logs in.
+    /// The vendor gives no new one until somebody logs in, or corrects what it knows of an identity.
     LoginRequired,
 }
 
@@ -163,15 +161,16 @@ pub struct LiveCell {
 
 impl Live {
     /// Prepares a checked snapshot. Never fails: what cannot be used is left out and told by [`Live::faults`].
+    /// `own` gives the credential of an account, by its key, that this process gets by itself.
     pub fn build(
         snapshot: Snapshot,
         credentials: &Credentials,
-        read_login: &dyn Fn(&Folder<'_>) -> Result<Credential, String>,
+        own: &dyn Fn(&str) -> Result<Credential, String>,
     ) -> Self {
         let mut faults = Vec::new();
         let mut providers: Vec<Arc<ProviderEntry>> = Vec::new();
         for provider in &snapshot.providers {
-            match prepare_provider(provider, credentials, read_login) {
+            match prepare_provider(provider, credentials, own) {
                 Ok(entry) => providers.push(Arc::new(entry)),
                 Err(message) => faults.push(format!("provider {}: {message}", provider.name)),
             }
@@ -263,7 +262,7 @@ impl Live {
                 account.known.credential_changed();
             }
             // Elsewhere the snapshot says whether anybody renews it.
-            if account.in_folder {
+            if account.is_own {
                 account.set_renewal(old.renewal());
             }
         }
@@ -367,8 +366,10 @@ impl AccountEntry {
             (AccountState::Disabled, _) => "its owner has taken it out of service".to_owned(),
             (AccountState::Missing, Err(message)) => message.clone(),
             (AccountState::Missing, Ok(_)) => "credential has characters that no header may carry".to_owned(),
-            (AccountState::Expired, _) => "credential has expired".to_owned(),
-            (AccountState::Unauthorized, _) => "vendor answered 401 to this credential".to_owned(),
+            (AccountState::Expired, _) => and_renewal("credential has expired", &renewal),
+            (AccountState::Unauthorized, _) => {
+                and_renewal("vendor answered 401 to this credential", &renewal)
+            }
             _ => renewal.message,
         };
         let mut report = AccountReport::new(&self.provider, &self.name, state, message);
@@ -488,6 +489,14 @@ impl LiveCell {
     }
 }
 
+/// What is wrong with a credential, and what there is to say of its renewal.
+fn and_renewal(wrong: &str, renewal: &Renewal) -> String {
+    match renewal.message.as_str() {
+        "" => wrong.to_owned(),
+        message => format!("{wrong}; {message}"),
+    }
+}
+
 /// What keeps an account from every model, and for how long.
 fn rest(health: &Health, now: i64) -> Option<&Cooldown> {
     let of_all = health.cooldowns(now).filter(|cooldown| cooldown.scope == Scope::Account);
@@ -518,19 +527,18 @@ fn tell(health: &Health, now: i64, report: &mut AccountReport) {
 fn prepare_provider(
     provider: &snapshot::Provider,
     credentials: &Credentials,
-    read_login: &dyn Fn(&Folder<'_>) -> Result<Credential, String>,
+    own: &dyn Fn(&str) -> Result<Credential, String>,
 ) -> Result<ProviderEntry, String> {
     let Backend::Anthropic { base_url, accounts, selection } = &provider.backend;
     let endpoint = Endpoint::parse(base_url).map_err(|e| format!("base URL {base_url:?}: {e}"))?;
     let name: Arc<str> = provider.name.as_str().into();
     let accounts = accounts.iter().map(|account| {
-        let folder = |path| Folder { provider: &provider.name, account: &account.name, path };
+        let key = snapshot::credential_key(&provider.name, &account.name);
         let credential = match &account.credential {
-            CredentialSource::Published => credentials
-                .get(&snapshot::credential_key(&provider.name, &account.name))
-                .cloned()
-                .ok_or_else(|| "credential is missing".to_owned()),
-            CredentialSource::Directory { path } => read_login(&folder(Path::new(path))),
+            CredentialSource::Published => {
+                credentials.get(&key).cloned().ok_or_else(|| "credential is missing".to_owned())
+            }
+            CredentialSource::Directory { .. } | CredentialSource::Identity { .. } => own(&key),
         };
         Arc::new(prepare_account(name.clone(), account, credential))
     });
@@ -573,7 +581,7 @@ fn prepare_account(
         credential,
         proof,
         refused: AtomicBool::new(false),
-        in_folder: matches!(account.credential, CredentialSource::Directory { .. }),
+        is_own: account.credential != CredentialSource::Published,
         renewal: Mutex::new(Renewal { stage, ..Renewal::default() }),
     }
 }

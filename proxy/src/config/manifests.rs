@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use la_core::credential::Credentials;
 use la_core::duration;
 use la_crds::compile::{Compiled, MintedToken, Mode, World, compile};
 use la_crds::manifests::{Manifests, read_usable};
@@ -121,6 +122,7 @@ impl ManifestFolder {
             budgets: &manifests.budgets,
             namespaces: &manifests.namespaces,
             secrets: &manifests.secrets,
+            exchanged: &Credentials::new(),
             keys: self.tokens.verifying(),
             admin_keys: &[],
             mode: Mode::Manifests,

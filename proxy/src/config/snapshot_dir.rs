@@ -42,7 +42,7 @@ impl SnapshotDir {
         let (mut snapshot, faults) =
             snapshot.checked().map_err(|fault| LoadError(vec![fault.to_string()]))?;
         let mut faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        leave_out_directories(&mut snapshot, &mut faults);
+        leave_out_files(&mut snapshot, &mut faults);
         Ok(Loaded {
             snapshot,
             credentials,
@@ -54,7 +54,7 @@ impl SnapshotDir {
 }
 
 /// An operator never tells a pod to read its own file system; a snapshot that does is not the operator's.
-fn leave_out_directories(snapshot: &mut Snapshot, faults: &mut Vec<String>) {
+fn leave_out_files(snapshot: &mut Snapshot, faults: &mut Vec<String>) {
     for provider in &mut snapshot.providers {
         let la_core::snapshot::Backend::Anthropic { accounts, .. } = &mut provider.backend;
         accounts.retain(|account| {
@@ -62,7 +62,7 @@ fn leave_out_directories(snapshot: &mut Snapshot, faults: &mut Vec<String>) {
             if !published {
                 let (provider, account) = (&provider.name, &account.name);
                 faults.push(format!(
-                    "provider {provider}: account {account}: a directory is not read in a cluster"
+                    "provider {provider}: account {account}: its credential is not read from files in a cluster"
                 ));
             }
             published

@@ -19,10 +19,10 @@ use crate::faults::{self, Point};
 use crate::observe::metrics::Refresh;
 
 /// Longest sleep before the clock is looked at again, which may have been set.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// How long the folder may take to be read again.
-const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whose login it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

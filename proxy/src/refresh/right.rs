@@ -117,6 +117,7 @@ mod tests {
             policy,
             own_homes: vec![own.to_owned()],
             endpoint: TokenEndpoint::default(),
+            exchange_url: String::new(),
             before: Duration::from_secs(300),
         }
     }

@@ -107,6 +107,28 @@ pub struct UpstreamArgs {
     /// Folders of more logins, comma-separated; all share the load [env: ADDITIONAL_ACCOUNT_DIRS]
     #[arg(long, value_name = "DIRS")]
     pub additional_account_dirs: Option<String>,
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+}
+
+/// A workload identity that the vendor trusts by a federation rule. Names in the environment are the SDKs'.
+#[derive(Debug, Clone, Default, Args)]
+pub struct IdentityArgs {
+    /// File with the token of a workload identity, read at every exchange [env: ANTHROPIC_IDENTITY_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub identity_token_file: Option<String>,
+    /// The federation rule that accepts it, `fdrl_…` [env: ANTHROPIC_FEDERATION_RULE_ID]
+    #[arg(long, value_name = "ID")]
+    pub federation_rule_id: Option<String>,
+    /// The organization at the vendor, a UUID [env: ANTHROPIC_ORGANIZATION_ID]
+    #[arg(long, value_name = "UUID")]
+    pub organization_id: Option<String>,
+    /// The service account at the vendor, `svac_…` [env: ANTHROPIC_SERVICE_ACCOUNT_ID]
+    #[arg(long, value_name = "ID")]
+    pub service_account_id: Option<String>,
+    /// The workspace, `wrkspc_…` or `default`, where the rule is for several [env: ANTHROPIC_WORKSPACE_ID]
+    #[arg(long, value_name = "ID")]
+    pub workspace_id: Option<String>,
 }
 
 /// Who renews Claude logins that are read from folders.

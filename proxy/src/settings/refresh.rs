@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use la_core::duration;
+use la_core::oauth::federation::EXCHANGE_URL;
 use la_core::oauth::{Plan, TokenEndpoint};
 
 use super::args::RefreshArgs;
@@ -29,6 +30,8 @@ pub struct RefreshSettings {
     /// Folders of the login that Claude Code uses.
     pub own_homes: Vec<PathBuf>,
     pub endpoint: TokenEndpoint,
+    /// Where workload identities are exchanged.
+    pub exchange_url: String,
     /// How long before its end a login is renewed at the latest.
     pub before: Duration,
 }
@@ -50,6 +53,8 @@ impl RefreshSettings {
             policy,
             own_homes: home.into_iter().chain(config).collect(),
             endpoint: endpoint(lookup, judge),
+            exchange_url: place(lookup, "ANTHROPIC_TOKEN_EXCHANGE_URL", "identity tokens", judge)
+                .unwrap_or_else(|| EXCHANGE_URL.to_owned()),
             before: before.unwrap_or(default),
         }
     }
@@ -67,18 +72,21 @@ pub(super) fn refuse_beside(source: &str, args: &RefreshArgs, judge: &mut Judge)
 fn endpoint(lookup: &Lookup, judge: &mut Judge) -> TokenEndpoint {
     let default = TokenEndpoint::default();
     let client_id = lookup.named("CLAUDE_OAUTH_CLIENT_ID").map_or(default.client_id, |found| found.text);
-    let Some(found) = lookup.named("CLAUDE_OAUTH_REFRESH_URL") else {
-        return TokenEndpoint { url: default.url, client_id };
-    };
+    let url = place(lookup, "CLAUDE_OAUTH_REFRESH_URL", "refresh tokens", judge);
+    TokenEndpoint { url: url.unwrap_or(default.url), client_id }
+}
+
+/// A URL that `secrets` are sent to.
+fn place(lookup: &Lookup, name: &str, secrets: &str, judge: &mut Judge) -> Option<String> {
+    let found = lookup.named(name)?;
     match readable(&found.text) {
-        Ok(is_private) => {
-            if !is_private {
-                judge.warnings.push(format!("{} sends refresh tokens in plain text; use https", found.place));
-            }
+        Ok(true) => {}
+        Ok(false) => {
+            judge.warnings.push(format!("{} sends {secrets} in plain text; use https", found.place));
         }
         Err(error) => judge.faults.push(format!("{} {error}", found.place)),
     }
-    TokenEndpoint { url: found.text, client_id }
+    Some(found.text)
 }
 
 /// Whether nobody on the way can read what is sent there.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use la_core::credential::Credential;
 use la_core::credential::claude::{self, TextError};
+use la_core::oauth::federation::Federation;
 use la_core::secret::Secret;
 
-use super::args::UpstreamArgs;
+use super::args::{IdentityArgs, UpstreamArgs};
 use super::{Judge, Lookup};
 
 const BASE_URL_DEFAULT: &str = "https://api.anthropic.com";
@@ -21,6 +22,14 @@ pub struct UpstreamSettings {
     /// What `claude setup-token` printed.
     pub setup_token: Option<Secret>,
     pub api_key: Option<Secret>,
+    pub identity: Option<IdentitySettings>,
+}
+
+/// A workload identity whose token is in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentitySettings {
+    pub federation: Federation,
+    pub token_file: PathBuf,
 }
 
 /// A folder of a Claude login.
@@ -45,9 +54,10 @@ impl UpstreamSettings {
             .unwrap_or_else(|| BASE_URL_DEFAULT.to_owned());
         let setup_token = credential("CLAUDE_CODE_OAUTH_TOKEN", claude::setup_token, lookup, judge);
         let api_key = credential("ANTHROPIC_API_KEY", claude::api_key, lookup, judge);
-        let by_default = setup_token.is_none() && api_key.is_none();
+        let identity = identity(&args.identity, lookup, judge);
+        let by_default = setup_token.is_none() && api_key.is_none() && identity.is_none();
         let logins = logins(args, lookup, by_default, judge);
-        Self { base_url, logins, setup_token, api_key }
+        Self { base_url, logins, setup_token, api_key, identity }
     }
 }
 
@@ -69,15 +79,57 @@ fn credential(
     }
 }
 
+/// A flag, what it was given, and its name in the environment.
+type Setting<'a> = (&'static str, Option<&'a str>, &'static str);
+
+/// What is told of an identity: file, rule, organization, service account, workspace. The names in the environment are
+/// those of the vendor's SDKs.
+fn identity_settings(args: &IdentityArgs) -> [Setting<'_>; 5] {
+    [
+        ("--identity-token-file", args.identity_token_file.as_deref(), "ANTHROPIC_IDENTITY_TOKEN_FILE"),
+        ("--federation-rule-id", args.federation_rule_id.as_deref(), "ANTHROPIC_FEDERATION_RULE_ID"),
+        ("--organization-id", args.organization_id.as_deref(), "ANTHROPIC_ORGANIZATION_ID"),
+        ("--service-account-id", args.service_account_id.as_deref(), "ANTHROPIC_SERVICE_ACCOUNT_ID"),
+        ("--workspace-id", args.workspace_id.as_deref(), "ANTHROPIC_WORKSPACE_ID"),
+    ]
+}
+
+/// An identity, whole, as soon as a file or a rule is told.
+fn identity(args: &IdentityArgs, lookup: &Lookup, judge: &mut Judge) -> Option<IdentitySettings> {
+    let [file, rule, organization, account, workspace] = identity_settings(args);
+    let find = |(flag, given, name): Setting<'_>| lookup.find((flag, given), name);
+    find(file).or_else(|| find(rule))?;
+    let mut need = |setting: Setting<'_>, prefix: &str| {
+        let found = find(setting);
+        if found.is_none() {
+            judge.faults.push(format!("{}: must be given with a workload identity", setting.0));
+        }
+        judge.parse(found, &format!("an id that begins with {prefix}"), |text| {
+            (text.starts_with(prefix) && text.len() > prefix.len()).then(|| text.to_owned())
+        })
+    };
+    let token_file = need(file, "");
+    let (rule, organization, account) = (need(rule, "fdrl_"), need(organization, ""), need(account, "svac_"));
+    Some(IdentitySettings {
+        federation: Federation {
+            federation_rule_id: rule?,
+            organization_id: organization?,
+            service_account_id: account?,
+            workspace_id: find(workspace).map(|found| found.text),
+        },
+        token_file: PathBuf::from(token_file?),
+    })
+}
+
 /// A flag that means nothing beside `source` is a fault; an environment name may be there for others.
 pub(super) fn refuse_beside(source: &str, args: &UpstreamArgs, lookup: &Lookup, judge: &mut Judge) {
-    let names = [
-        ("--upstream-provider", &args.upstream_provider, "UPSTREAM_PROVIDER"),
-        ("--upstream-base-url", &args.upstream_base_url, "UPSTREAM_BASE_URL"),
-        ("--claude-code-home", &args.claude_code_home, "CLAUDE_CODE_HOME"),
-        ("--additional-account-dirs", &args.additional_account_dirs, "ADDITIONAL_ACCOUNT_DIRS"),
+    let settings = [
+        ("--upstream-provider", args.upstream_provider.as_deref(), "UPSTREAM_PROVIDER"),
+        ("--upstream-base-url", args.upstream_base_url.as_deref(), "UPSTREAM_BASE_URL"),
+        ("--claude-code-home", args.claude_code_home.as_deref(), "CLAUDE_CODE_HOME"),
+        ("--additional-account-dirs", args.additional_account_dirs.as_deref(), "ADDITIONAL_ACCOUNT_DIRS"),
     ];
-    for (flag, given, name) in names {
+    for (flag, given, name) in settings.into_iter().chain(identity_settings(&args.identity)) {
         if given.is_some() {
             judge.faults.push(format!("{flag}: cannot be used with {source}, which names the providers"));
         } else if let Some(found) = lookup.named(name) {
@@ -150,6 +202,35 @@ mod tests {
         let (settings, faults) = read(&told);
         assert!(faults.is_empty() && settings.logins.is_empty());
         assert_eq!(settings.setup_token, Some(Secret::new("sk-ant-oat01-setup")));
+    }
+
+    #[test]
+    fn identity_alone_needs_no_login_and_is_told_whole() {
+        let told = [
+            ("HOME", "/h"),
+            ("ANTHROPIC_IDENTITY_TOKEN_FILE", "/run/token"),
+            ("ANTHROPIC_FEDERATION_RULE_ID", "fdrl_1"),
+            ("ANTHROPIC_ORGANIZATION_ID", "00000000-0000-0000-0000-000000000000"),
+            ("ANTHROPIC_SERVICE_ACCOUNT_ID", "svac_1"),
+            ("ANTHROPIC_WORKSPACE_ID", "default"),
+        ];
+        let (settings, faults) = read(&told);
+        assert!(faults.is_empty() && settings.logins.is_empty(), "{faults:?}");
+        let identity = settings.identity.unwrap();
+        assert_eq!(identity.token_file, PathBuf::from("/run/token"));
+        assert_eq!(identity.federation.workspace_id.as_deref(), Some("default"));
+        assert_eq!(read(&told[..1]).0.identity, None);
+        assert_eq!(read(&told[3..]).0.identity, None, "what is there for others is no identity");
+        let (settings, faults) = read(&[told[0], told[1], ("ANTHROPIC_FEDERATION_RULE_ID", "svac_1")]);
+        assert_eq!(settings.identity, None);
+        assert_eq!(
+            faults,
+            [
+                "ANTHROPIC_FEDERATION_RULE_ID: \"svac_1\" is not an id that begins with fdrl_",
+                "--organization-id: must be given with a workload identity",
+                "--service-account-id: must be given with a workload identity",
+            ]
+        );
     }
 
     #[test]

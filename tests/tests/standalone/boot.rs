@@ -25,7 +25,30 @@ struct Bad {
 
 const NOTHING: Bad = Bad { sentence: "", args: &[], environment: &[], files: &[], code: 0, said: "" };
 
-const CASES: [Bad; 13] = [
+/// A gateway whose account is of a ServiceAccount.
+const OF_A_CLUSTER: &str = "
+apiVersion: router.link-assistant.dev/v1alpha1
+kind: RouterProxy
+metadata: {name: gateway}
+spec: {routes: [{candidates: [{provider: vendor}]}]}
+---
+apiVersion: router.link-assistant.dev/v1alpha1
+kind: UpstreamProvider
+metadata: {name: vendor}
+spec:
+  backend:
+    anthropic:
+      accounts:
+      - name: main
+        credential:
+          workloadIdentity:
+            federationRuleId: fdrl_1
+            organizationId: 00000000-0000-0000-0000-000000000000
+            serviceAccountId: svac_1
+            tokenFrom: {serviceAccount: {name: claude}}
+";
+
+const CASES: [Bad; 14] = [
     Bad {
         sentence: "placeholder token secret is refused",
         environment: &[("TOKEN_SECRET", "change-me")],
@@ -103,6 +126,14 @@ const CASES: [Bad; 13] = [
         files: &[("data/signing-key.json", "canary")],
         code: 1,
         said: "data/signing-key.json is damaged",
+        ..NOTHING
+    },
+    Bad {
+        sentence: "token of a ServiceAccount is refused where there is no cluster",
+        args: &["--manifests", "m"],
+        files: &[("m/all.yaml", OF_A_CLUSTER)],
+        code: 2,
+        said: "tokenFrom.serviceAccount works only in a cluster",
         ..NOTHING
     },
     Bad {

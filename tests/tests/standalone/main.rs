@@ -23,6 +23,8 @@ mod forward;
 #[cfg(test)]
 mod heads;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod ledger_crashes;
 #[cfg(test)]
 mod lost_ledger;

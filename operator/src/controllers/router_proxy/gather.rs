@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Secret as KubeSecret};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt as _};
+use la_core::credential::Credentials;
 use la_crds::compile::{Compiled, MintedToken, Mode, World, compile};
 use la_crds::names::{snapshot_secret, stateful_set};
 use la_crds::{RouterProxy, UpstreamProvider};
@@ -62,6 +63,7 @@ pub(super) async fn compiled(
         budgets: &budgets,
         namespaces: &namespaces,
         secrets: &secrets,
+        exchanged: &Credentials::new(),
         keys: std::slice::from_ref(&keys.token_check),
         admin_keys: std::slice::from_ref(&keys.admin_check),
         mode: Mode::Cluster,

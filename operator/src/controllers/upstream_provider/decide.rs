@@ -232,6 +232,7 @@ fn notes(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Vec<Note> {
             // Missing and malformed ones are told as faults, logins below; a rest is no news for long.
             AccountState::Ready
             | AccountState::LoginRequired
+            | AccountState::IdentityDenied
             | AccountState::Missing
             | AccountState::Malformed
             | AccountState::Renewing

@@ -6,8 +6,8 @@ fn live(access_token: &str) -> Live {
     let account = Account::new("main", CredentialSource::Directory { path: "/home".to_owned() });
     let provider = Provider::anthropic("vendor", "http://127.0.0.1:9", vec![account]);
     let snapshot = Snapshot { providers: vec![provider], ..Snapshot::empty("platform/gateway") };
-    Live::build(snapshot, &Credentials::new(), &|folder| {
-        assert_eq!((folder.key().as_str(), folder.path), ("vendor/main", Path::new("/home")));
+    Live::build(snapshot, &Credentials::new(), &|key| {
+        assert_eq!(key, "vendor/main");
         Ok(Credential::OAuth { access_token: Secret::new(access_token), expires_at: Some(2_000_000_000) })
     })
 }
