@@ -23,7 +23,7 @@ use crate::lease::{Leadership, LeaseError};
 use crate::metrics::Metrics;
 use crate::probes;
 use crate::proxies::Fleet;
-use crate::refresh::{Endpoint, EndpointError, Refreshers};
+use crate::refresh::{Endpoint, EndpointError, Exchanges, Refreshers};
 use crate::secrets::ProviderSecrets;
 use crate::shared::{Queues, Settings, Shared, Stores};
 use crate::triggers;
@@ -134,11 +134,17 @@ fn assemble(
     let (stores, writers) = stores();
     let queues = Queues::new();
     let (url, client_id) = (args.oauth_refresh_url.clone(), args.oauth_client_id.clone());
-    let endpoint = Endpoint::new(TokenEndpoint { url, client_id })?;
+    let endpoint = TokenEndpoint { url, client_id };
+    let endpoint = Arc::new(Endpoint::new(endpoint, args.token_exchange_url.clone())?);
     let on_renewal = {
         let (stores, queues) = (stores.clone(), queues.clone());
         Arc::new(move |secret: &_| triggers::login(&stores, &queues, secret))
     };
+    let on_exchange = {
+        let (stores, queues) = (stores.clone(), queues.clone());
+        Arc::new(move |provider: &_, is_new| triggers::exchange(&stores, &queues, provider, is_new))
+    };
+    let exchanges = Exchanges::new(client.clone(), Arc::clone(&endpoint), Arc::clone(&metrics), on_exchange);
     let events = Arc::new(Events::new(client.clone(), &args.identity));
     let voices = (Arc::clone(&metrics), Arc::clone(&events));
     let refreshers = Arc::new(Refreshers::new(client.clone(), endpoint, voices, on_renewal));
@@ -159,6 +165,7 @@ fn assemble(
         fleet: Fleet::default(),
         secrets: ProviderSecrets::new(client.clone(), health, on_change),
         refreshers,
+        exchanges,
         frames: crate::frames::Frames::default(),
         verified: crate::verified::Verified::default(),
         events,

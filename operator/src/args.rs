@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 use la_core::oauth::TokenEndpoint;
+use la_core::oauth::federation::EXCHANGE_URL;
 
 /// Reconciles RouterToken, UpstreamProvider and RouterProxy.
 #[derive(Debug, Parser)]
@@ -50,6 +51,9 @@ pub struct RunArgs {
     /// As which client OAuth logins are renewed
     #[arg(long, env = "CLAUDE_OAUTH_CLIENT_ID", value_name = "ID", default_value_t = TokenEndpoint::default().client_id)]
     pub oauth_client_id: String,
+    /// Where workload identities are exchanged
+    #[arg(long, env = "ANTHROPIC_TOKEN_EXCHANGE_URL", value_name = "URL", default_value = EXCHANGE_URL)]
+    pub token_exchange_url: String,
     /// What is logged: a level, or directives such as `info,la_operator=debug`
     #[arg(long, env = "LA_LOG", default_value = "info", value_name = "FILTER")]
     pub log: String,

@@ -65,7 +65,7 @@ impl Metrics {
     }
 
     /// Counts one answer of the token endpoint.
-    pub(crate) fn refreshed(&self, answer: &Answer) {
+    pub(crate) fn refreshed<R>(&self, answer: &Answer<R>) {
         let outcome = match answer {
             Answer::Renewed(_) => "renewed",
             Answer::Refused(_) => "refused",

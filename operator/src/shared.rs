@@ -20,7 +20,7 @@ use crate::names::ObjectName;
 use crate::proxies::Fleet;
 use crate::published::Published;
 use crate::queue::Queue;
-use crate::refresh::Refreshers;
+use crate::refresh::{Exchanges, Refreshers};
 use crate::secrets::ProviderSecrets;
 use crate::verified::Verified;
 
@@ -87,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) secrets: ProviderSecrets,
     /// The logins that providers name.
     pub(crate) refreshers: Arc<Refreshers>,
+    /// The workload identities that providers name.
+    pub(crate) exchanges: Exchanges,
     /// Objects of proxies that were lately found as they should be.
     pub(crate) frames: Frames,
     /// Minted Secrets that were found as they should be.

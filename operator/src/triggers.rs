@@ -60,6 +60,7 @@ pub(crate) fn provider(shared: &Shared, change: Change<'_, UpstreamProvider>) {
     if change.after.is_none() {
         shared.secrets.keep_only(&upstream_provider::namespaces(shared));
         shared.refreshers.follow(&ObjectName::of(provider), BTreeMap::new());
+        shared.exchanges.follow(&ObjectName::of(provider), BTreeMap::new(), &BTreeMap::new());
     }
     if change.differs(|p| (p.uid(), p.metadata.generation)) {
         let name = ObjectName::of(provider);
@@ -166,6 +167,14 @@ pub(crate) fn provider_secret(stores: &Stores, queues: &Queues, secret: &ObjectN
 pub(crate) fn login(stores: &Stores, queues: &Queues, secret: &ObjectName) {
     for name in providers_of(stores, secret) {
         queues.providers.push_named(&name.namespace, &name.name);
+    }
+}
+
+/// An identity of a provider that stands otherwise: the provider, and with a new access token its proxies.
+pub(crate) fn exchange(stores: &Stores, queues: &Queues, provider: &ObjectName, is_new: bool) {
+    queues.providers.push_named(&provider.namespace, &provider.name);
+    if is_new {
+        push_users_of(stores, queues, provider);
     }
 }
 

@@ -46,10 +46,12 @@ pub(super) fn report(shared: &Arc<Shared>, target: &Target, state: &watch::Sende
     }
 }
 
-/// Has logins renewed whose access token the vendor has refused.
+/// Has logins renewed and identities exchanged whose access token the vendor has refused.
 fn demand(shared: &Shared, target: &Target, report: &Report) {
     for account in &report.accounts {
         let Some(token) = account.refused.as_ref().and_then(|token| token.parse().ok()) else { continue };
+        let name = ObjectName::new(&target.proxy.namespace, &account.provider);
+        shared.exchanges.demand(&name, &account.name, token);
         let provider = ObjectRef::new(&account.provider).within(&target.proxy.namespace);
         let Some(provider) = shared.stores.providers.get(&provider) else { continue };
         let named = upstream_provider::logins(&provider);

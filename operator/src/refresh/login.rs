@@ -1,13 +1,11 @@
 //! Drives one login: does what its [`Renewer`] says, and tells it what came of it.
 
-use std::time::Duration;
-
 use la_core::oauth::{Action, Event, Plan, Renewer};
 use la_crds::conditions::reason;
 use tokio::sync::{mpsc, watch};
 
 use super::store::{Store, Written};
-use super::{Hands, LoginName, State};
+use super::{Hands, LoginName, State, due};
 use crate::clock;
 use crate::events::Note;
 use crate::faults::{Point, reach};
@@ -102,15 +100,7 @@ async fn drop_login(hands: &Hands, name: &LoginName, store: &Store) {
 
 /// What happens first; nothing when the inbox is closed and nothing is held that is not stored.
 async fn wait(events: &mut mpsc::Receiver<Event>, until_ms: Option<i64>, is_unstored: bool) -> Option<Event> {
-    let due = async {
-        match until_ms {
-            Some(until_ms) => {
-                let left = u64::try_from(until_ms.saturating_sub(clock::now_ms())).unwrap_or_default();
-                tokio::time::sleep(Duration::from_millis(left)).await;
-            }
-            None => std::future::pending().await,
-        }
-    };
+    let due = due(until_ms);
     tokio::pin!(due);
     tokio::select! {
         () = &mut due => Some(Event::Due),

@@ -1,4 +1,5 @@
-//! Renews the OAuth logins that UpstreamProviders name: one task for each Secret and key, on the leader only.
+//! Access tokens of the accounts that UpstreamProviders name. OAuth logins are renewed here, identities exchanged in
+//! [`exchanges`]: one task for each Secret and key, and for each identity, on the leader only.
 //!
 //! What to do next is decided by [`la_core::oauth::Renewer`]; here are its hands. A login is stored by
 //! compare-and-swap on the version of its Secret before anything else is done with it, and reaches proxies
@@ -11,6 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::join_all;
 use kube::Client;
@@ -18,15 +20,19 @@ use la_core::oauth::{Event, Fingerprint, Plan, Standing};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::names::ObjectName;
 
 mod endpoint;
+mod exchanges;
+mod identity;
 mod login;
 mod store;
 
 pub(crate) use endpoint::{Endpoint, EndpointError};
+pub(crate) use exchanges::{Exchanges, Identity, State as ExchangeState};
 
 /// What waits for a login that is busy; more is said again by whoever said it.
 const INBOX: usize = 16;
@@ -60,7 +66,7 @@ pub(crate) struct Refreshers {
 /// What every task needs.
 struct Hands {
     client: Client,
-    endpoint: Endpoint,
+    endpoint: Arc<Endpoint>,
     metrics: Arc<Metrics>,
     events: Arc<Events>,
     /// Called with the Secret of a login that stands otherwise.
@@ -80,7 +86,7 @@ impl Refreshers {
     /// Renews nothing yet.
     pub(crate) fn new(
         client: Client,
-        endpoint: Endpoint,
+        endpoint: Arc<Endpoint>,
         (metrics, events): (Arc<Metrics>, Arc<Events>),
         on_change: Arc<dyn Fn(&ObjectName) + Send + Sync>,
     ) -> Self {
@@ -168,5 +174,16 @@ impl Hands {
     fn is_named(&self, login: &LoginName) -> bool {
         let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         named.values().any(|logins| logins.contains_key(login))
+    }
+}
+
+/// Waits until a time in Unix milliseconds; for ever, when there is none.
+async fn due(until_ms: Option<i64>) {
+    match until_ms {
+        Some(until_ms) => {
+            let left = u64::try_from(until_ms.saturating_sub(clock::now_ms())).unwrap_or_default();
+            tokio::time::sleep(Duration::from_millis(left)).await;
+        }
+        None => std::future::pending().await,
     }
 }

@@ -57,9 +57,9 @@ fn chart_and_samples_are_accepted_where_restricted_is_enforced() {
     assert!(said_against(&api, &root_user).unwrap().contains("restricted"), "the check sees nothing");
 
     api.apply(NAMESPACE, &chart).unwrap();
-    for sample in
-        ["provider", "accounts", "proxy", "budget", "token", "agent-job", "claude-code", "forwarder-job"]
-    {
+    let providers = ["provider", "accounts", "workload-identity"];
+    let others = ["proxy", "budget", "token", "agent-job", "claude-code", "forwarder-job"];
+    for sample in providers.into_iter().chain(others) {
         let yaml = read(&format!("deploy/samples/{sample}.yaml")).unwrap();
         assert_eq!(said_against(&api, &yaml).unwrap(), "", "deploy/samples/{sample}.yaml");
     }

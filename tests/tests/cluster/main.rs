@@ -7,6 +7,8 @@ mod crashes;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod install;
 #[cfg(test)]
 mod providers;

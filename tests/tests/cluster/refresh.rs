@@ -21,48 +21,71 @@ const LONG: Duration = Duration::from_secs(8 * 3_600);
 /// So long before its end a login is surely due.
 const DUE: Duration = Duration::from_secs(60);
 
-/// A vendor, and a cluster in which `login` holds one login of it.
-struct Renewing {
-    api: ApiServer,
-    namespace: String,
-    vault: Arc<Vault>,
+/// A vendor, and a cluster whose operators get access tokens there.
+pub(crate) struct Renewing {
+    pub(crate) api: ApiServer,
+    pub(crate) namespace: String,
+    pub(crate) vault: Arc<Vault>,
     upstream: FakeUpstream,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Renewing {
-    /// One whose login has so long to live.
-    fn start(prefix: &str, lifetime: Duration) -> Self {
+    /// One without any account.
+    pub(crate) fn empty(prefix: &str) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let vault = Vault::new(LONG);
         let upstream = runtime.block_on(FakeUpstream::start(oauth::script(Arc::clone(&vault)))).unwrap();
         let api = ApiServer::start().unwrap();
         let namespace = Scene::new(&api).unwrap().namespace(prefix);
-        let renewing = Self { api, namespace, vault, upstream, _runtime: runtime };
+        Self { api, namespace, vault, upstream, _runtime: runtime }
+    }
+
+    /// One in which the Secret `login` holds a login that has so long to live.
+    fn start(prefix: &str, lifetime: Duration) -> Self {
+        let renewing = Self::empty(prefix);
         renewing.log_in(lifetime);
-        let base_url = renewing.upstream.base_url();
-        renewing.scene().apply(
-            &renewing.namespace,
+        renewing.account_with("{oauth: {secretRef: {name: login}}}");
+        renewing
+    }
+
+    /// The provider `claude` has one account, `main`, with this credential.
+    pub(crate) fn account_with(&self, credential: &str) {
+        let base_url = self.upstream.base_url();
+        self.scene().apply(
+            &self.namespace,
             &format!(
                 "apiVersion: router.link-assistant.dev/v1alpha1
 kind: UpstreamProvider
 metadata: {{name: claude}}
-spec: {{backend: {{anthropic: {{baseURL: {base_url}, accounts: [{{name: main, credential: {{oauth: {{secretRef: {{name: login}}}}}}}}]}}}}}}
+spec: {{backend: {{anthropic: {{baseURL: {base_url}, accounts: [{{name: main, credential: {credential}}}]}}}}}}
 "
             ),
         );
-        renewing
     }
 
-    fn scene(&self) -> Scene<'_> {
+    pub(crate) fn scene(&self) -> Scene<'_> {
         Scene { api: &self.api }
     }
 
-    fn operator(&self, identity: &str, more: &[(&str, &str)]) -> Operator {
+    pub(crate) fn operator(&self, identity: &str, more: &[(&str, &str)]) -> Operator {
         let url = format!("{}{}", self.upstream.base_url(), oauth::PATH);
-        let environment = [&[("CLAUDE_OAUTH_REFRESH_URL", url.as_str())], more].concat();
-        self.scene().operator(identity, &environment).unwrap()
+        let places = [("CLAUDE_OAUTH_REFRESH_URL", &*url), ("ANTHROPIC_TOKEN_EXCHANGE_URL", &*url)];
+        self.scene().operator(identity, &[&places[..], more].concat()).unwrap()
+    }
+
+    /// Makes gateways and a token for each; gives the texts once they are served.
+    pub(crate) fn gateways<const N: usize>(&self, names: [&str; N]) -> [String; N] {
+        let (scene, namespace) = (self.scene(), self.namespace.as_str());
+        for name in names {
+            scene.apply(namespace, &(gateway(name) + &token_of(name)));
+        }
+        names.map(|name| {
+            let minted = scene.token_where(namespace, name, |_| true);
+            scene.until((namespace, "routertokens", name), "Ready", ("True", "Issued"));
+            minted
+        })
     }
 
     /// A person logs in and puts the login where the provider looks.
@@ -107,12 +130,12 @@ spec: {{backend: {{anthropic: {{baseURL: {base_url}, accounts: [{{name: main, cr
             .unwrap_or_else(|error| panic!("{error}: {}", operator.process.log()));
     }
 
-    fn account(&self) -> Value {
+    pub(crate) fn account(&self) -> Value {
         let provider = self.scene().object(&self.namespace, "upstreamproviders", "claude");
         provider["status"]["accounts"][0].clone()
     }
 
-    fn until_account(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until_account(&self, what: &str, good: impl Fn(&Value) -> bool) -> Value {
         eventually(what, LIMIT, || Ok(Some(self.account()).filter(|account| good(account))))
             .unwrap_or_else(|error| panic!("{error}: {}", self.account()))
     }
@@ -133,48 +156,56 @@ fn token_of(gateway: &str) -> String {
     token(gateway, "x", "").replace("name: gateway, namespace: x", &format!("name: {gateway}"))
 }
 
-#[test]
-fn thousand_requests_on_three_proxies_across_a_rotation_cost_one_call_and_see_no_401() {
-    const GATEWAYS: [&str; 3] = ["one", "two", "three"];
-    let renewing = Renewing::start("across", LONG);
-    let (scene, namespace) = (renewing.scene(), renewing.namespace.as_str());
-    let kubelet = Kubelet::start(&renewing.api, namespace).unwrap();
-    let operators = [renewing.operator("a", &[]), renewing.operator("b", &[])];
-    for gateway_name in GATEWAYS {
-        scene.apply(namespace, &(gateway(gateway_name) + &token_of(gateway_name)));
-    }
-    let texts = GATEWAYS.map(|name| {
-        let minted = scene.token_where(namespace, name, |_| true);
-        scene.until((namespace, "routertokens", name), "Ready", ("True", "Issued"));
-        minted
-    });
-    let ask = |at: usize| {
-        let address = kubelet.address(&format!("{}-0", GATEWAYS[at])).unwrap();
-        let bearer = format!("Bearer {}", texts[at]);
-        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
-        let body =
-            r#"{"model":"claude-haiku-4-5","max_tokens":8,"messages":[{"role":"user","content":"hi"}]}"#;
-        let answer = Client::new((address, 8080).into()).send_with("POST", "/v1/messages", &headers, body);
-        answer.map_or_else(|error| format!("{error:#}"), |answer| answer.status.to_string())
-    };
+/// The status that a request to the only pod of a gateway is answered with.
+pub(crate) fn ask(kubelet: &Kubelet, gateway: &str, token: &str) -> String {
+    let address = kubelet.address(&format!("{gateway}-0")).unwrap();
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let body = r#"{"model":"claude-haiku-4-5","max_tokens":8,"messages":[{"role":"user","content":"hi"}]}"#;
+    let answer = Client::new((address, 8080).into()).send_with("POST", "/v1/messages", &headers, body);
+    answer.map_or_else(|error| format!("{error:#}"), |answer| answer.status.to_string())
+}
+
+/// So many requests of 24 callers, and something that happens in their midst; gives every status that is not 200.
+pub(crate) fn many_across(
+    requests: usize,
+    ask: impl Fn(usize) -> String + Sync,
+    happens: impl FnOnce(),
+) -> Vec<String> {
     let (asked, refused) = (AtomicUsize::new(0), std::sync::Mutex::new(Vec::new()));
     thread::scope(|threads| {
         for caller in 0..24 {
             let (ask, asked, refused) = (&ask, &asked, &refused);
             threads.spawn(move || {
-                while asked.fetch_add(1, Ordering::Relaxed) < 1_000 {
-                    let status = ask(caller % 3);
+                while asked.fetch_add(1, Ordering::Relaxed) < requests {
+                    let status = ask(caller);
                     if status != "200" {
                         refused.lock().unwrap().push(status);
                     }
                 }
             });
         }
-        let half = || Ok((asked.load(Ordering::Relaxed) > 300).then_some(()));
-        eventually("the first requests", LIMIT, half).unwrap();
-        renewing.vault.kill_access_tokens();
+        let midst = || Ok((asked.load(Ordering::Relaxed) > requests / 3).then_some(()));
+        eventually("the first requests", LIMIT, midst).unwrap();
+        happens();
     });
-    let refused = refused.into_inner().unwrap();
+    refused.into_inner().unwrap()
+}
+
+#[test]
+fn thousand_requests_on_three_proxies_across_a_rotation_cost_one_call_and_see_no_401() {
+    const GATEWAYS: [&str; 3] = ["one", "two", "three"];
+    let renewing = Renewing::start("across", LONG);
+    let kubelet = Kubelet::start(&renewing.api, &renewing.namespace).unwrap();
+    let operators = [renewing.operator("a", &[]), renewing.operator("b", &[])];
+    let texts = renewing.gateways(GATEWAYS);
+    let refused = many_across(
+        1_000,
+        |caller| ask(&kubelet, GATEWAYS[caller % 3], &texts[caller % 3]),
+        || {
+            renewing.vault.kill_access_tokens();
+        },
+    );
     let logs = || operators.iter().map(|operator| operator.process.log()).collect::<Vec<_>>().join("\n");
     assert!(refused.is_empty(), "{} requests were not answered 200: {refused:?}\n{}", refused.len(), logs());
     assert_eq!((renewing.vault.calls().len(), renewing.vault.rotations()), (1, 1), "{}", logs());

@@ -1,6 +1,6 @@
 //! The chart renders, refuses what it does not know, and asks for no more rights than the operator uses.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::checkout::{against_restricted, called, helm, of_kind, render, root, text};
 
@@ -8,7 +8,7 @@ const GROUP: &str = "router.link-assistant.dev";
 
 #[test]
 fn chart_renders_with_default_and_odd_values() {
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 9] = [
         ("default values", &[]),
         (
             "everything optional off",
@@ -35,6 +35,15 @@ fn chart_renders_with_default_and_odd_values() {
         (
             "another token endpoint",
             &["--set", "operator.oauth.refreshURL=http://oauth.test/token,operator.oauth.clientID=mine"],
+        ),
+        (
+            "workload identities",
+            &[
+                "--set",
+                "operator.oauth.exchangeURL=https://x.test/token",
+                "--set-json",
+                r#"workloadIdentity.serviceAccounts=[{"namespace":"a","name":"claude"},{"namespace":"b","name":"c.d"}]"#,
+            ],
         ),
         (
             "several replicas and a pull secret",
@@ -66,6 +75,8 @@ fn chart_refuses_values_that_it_does_not_know() {
         ("a value of another type", "crds.keep=perhaps"),
         ("an unknown pull policy", "operator.image.pullPolicy=Sometimes"),
         ("a token endpoint that is no URL", "operator.oauth.refreshURL=oauth.test"),
+        ("an exchange that is no URL", "operator.oauth.exchangeURL=x.test"),
+        ("a ServiceAccount without a namespace", "workloadIdentity.serviceAccounts[0].name=claude"),
         ("a name that Kubernetes refuses", "fullnameOverride=Not_A_Name"),
         ("a service account without a name", "serviceAccount.create=false"),
     ];
@@ -103,6 +114,23 @@ fn no_role_has_a_wildcard_or_a_way_to_more_rights() {
 }
 
 #[test]
+fn operator_may_ask_for_tokens_of_listed_service_accounts_only() {
+    let listed = r#"workloadIdentity.serviceAccounts=[{"namespace":"platform","name":"claude"}]"#;
+    let objects = render(&["--set-json", listed]).unwrap();
+    let mut found = Vec::new();
+    for role in [of_kind(&objects, "ClusterRole"), of_kind(&objects, "Role")].concat() {
+        for rule in role["rules"].as_array().unwrap() {
+            if rule["resources"].as_array().unwrap().iter().any(|r| text(r) == "serviceaccounts/token") {
+                found.push((text(&role["metadata"]["namespace"]), rule));
+            }
+        }
+    }
+    let [(namespace, rule)] = found[..] else { panic!("{found:?}") };
+    assert_eq!(namespace, "platform");
+    assert_eq!((&rule["resourceNames"], &rule["verbs"]), (&json!(["claude"]), &json!(["create"])));
+}
+
+#[test]
 fn tenants_get_tokens_but_neither_providers_nor_proxies() {
     let objects = render(&[]).unwrap();
     let edits = of_kind(&objects, "ClusterRole").into_iter().filter(|role| {
@@ -110,10 +138,10 @@ fn tenants_get_tokens_but_neither_providers_nor_proxies() {
         labels.keys().any(|label| label.starts_with("rbac.authorization.k8s.io/aggregate-to-"))
     });
     for rule in edits.flat_map(|role| role["rules"].as_array().unwrap()) {
-        assert_eq!(rule["apiGroups"], serde_json::json!([GROUP]));
+        assert_eq!(rule["apiGroups"], json!([GROUP]));
         let reads = ["get", "list", "watch"];
         let writes = rule["verbs"].as_array().unwrap().iter().any(|verb| !reads.contains(&text(verb)));
-        assert!(!writes || rule["resources"] == serde_json::json!(["routertokens"]), "{rule}");
+        assert!(!writes || rule["resources"] == json!(["routertokens"]), "{rule}");
     }
 }
 

@@ -8,7 +8,7 @@ use crate::checkout::{against_restricted, called, documents, files, of_kind, rea
 
 const KINDS: [&str; 4] = ["provider", "proxy", "budget", "token"];
 /// What can be applied instead of one of the kinds.
-const INSTEAD: [&str; 1] = ["accounts"];
+const INSTEAD: [&str; 2] = ["accounts", "workload-identity"];
 const AGENTS: [&str; 3] = ["agent-job", "claude-code", "forwarder-job"];
 
 fn sample(name: &str) -> String {
@@ -75,6 +75,21 @@ fn key_of_the_accounts_serves_only_where_no_login_can() {
         accounts.iter().partition(|account| matches!(account.credential, AccountCredential::ApiKey(_)));
     assert_eq!((keys.len(), logins.len()), (1, 2));
     assert!(logins.iter().all(|login| login.priority < keys[0].priority));
+}
+
+#[test]
+fn workload_identity_is_of_a_service_account_that_can_do_nothing_else() {
+    let sample = sample("workload-identity");
+    let [service_account, provider] = &documents(&sample)[..] else { panic!("{sample}") };
+    assert_eq!(service_account["automountServiceAccountToken"], false);
+    let credential = &provider["spec"]["backend"]["anthropic"]["accounts"][0]["credential"];
+    let token = &credential["workloadIdentity"]["tokenFrom"]["serviceAccount"];
+    assert_eq!(token["name"], service_account["metadata"]["name"]);
+    assert!(sample.contains(&format!(
+        "system:serviceaccount:{}:{}",
+        text(&provider["metadata"]["namespace"]),
+        text(&token["name"])
+    )));
 }
 
 #[test]

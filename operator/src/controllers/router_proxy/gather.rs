@@ -15,7 +15,7 @@ use la_crds::{RouterProxy, UpstreamProvider};
 use super::ProxyError;
 use crate::clock;
 use crate::controllers::router_token::records;
-use crate::controllers::upstream_provider::secret_names;
+use crate::controllers::upstream_provider::{follow_identities, secret_names};
 use crate::keys::Keys;
 use crate::names::ObjectName;
 use crate::proxies::{self, Target};
@@ -31,6 +31,12 @@ pub(super) async fn compiled(
 ) -> Result<Compiled, ProxyError> {
     let name = ObjectName::of(proxy);
     let mut providers = providers(shared, proxy);
+    let mut exchanged = Credentials::new();
+    for provider in &providers {
+        // Before anything is published: what a proxy serves already must not be taken from it.
+        follow_identities(shared, provider).await?;
+        exchanged.extend(shared.exchanges.credentials(&ObjectName::of(provider)));
+    }
     let url = proxy.spec.ledger.url_secret().map(|secret| secret.name.clone());
     let named: BTreeSet<String> = providers.iter().flat_map(secret_names).chain(url).collect();
     let routed: BTreeSet<String> = providers.iter().map(UpstreamProvider::name_any).collect();
@@ -63,7 +69,7 @@ pub(super) async fn compiled(
         budgets: &budgets,
         namespaces: &namespaces,
         secrets: &secrets,
-        exchanged: &Credentials::new(),
+        exchanged: &exchanged,
         keys: std::slice::from_ref(&keys.token_check),
         admin_keys: std::slice::from_ref(&keys.admin_check),
         mode: Mode::Cluster,
@@ -157,7 +163,7 @@ pub(super) fn targets(shared: &Shared, proxy: &RouterProxy, name: &ObjectName) -
 }
 
 /// Whether the controller of `object` has this UID.
-pub(super) fn is_controlled_by<K: Resource>(object: &K, uid: Option<String>) -> bool {
+pub(crate) fn is_controlled_by<K: Resource>(object: &K, uid: Option<String>) -> bool {
     let controller = object.owner_references().iter().find(|owner| owner.controller == Some(true));
     uid.is_some() && controller.map(|owner| &owner.uid) == uid.as_ref()
 }

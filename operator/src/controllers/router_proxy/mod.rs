@@ -33,6 +33,8 @@ mod frame;
 mod gather;
 mod keys;
 
+pub(crate) use gather::is_controlled_by;
+
 /// Objects that are not watched are looked at this often.
 const PERIOD: Duration = Duration::from_secs(600);
 

@@ -7,15 +7,19 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use la_core::credential::{Credential, Credentials};
 use la_core::oauth::Standing;
+use la_core::oauth::federation::{Hindrance, Standing as ExchangeStanding};
 use la_core::report::{AccountReport, AccountState as ReportedState};
 use la_core::snapshot::credential_key;
 use la_crds::UpstreamProvider;
 use la_crds::compile::ObjectFault;
 use la_crds::conditions::{self, Holds, Wanted, kind, reason};
-use la_crds::upstream_provider::{Account, AccountState, AccountStatus, UpstreamProviderStatus, Utilization};
+use la_crds::upstream_provider::{
+    Account, AccountCredential, AccountState, AccountStatus, IdentityToken, UpstreamProviderStatus,
+    Utilization,
+};
 
 use crate::events::Note;
-use crate::refresh::State;
+use crate::refresh::{ExchangeState, State};
 
 /// What is known of one UpstreamProvider.
 #[derive(Debug, Clone)]
@@ -32,6 +36,8 @@ pub(crate) struct Observed<'a> {
     pub(crate) reports: &'a [AccountReport],
     /// How the renewal of logins stands, by account.
     pub(crate) renewals: &'a BTreeMap<String, State>,
+    /// How the exchange of identities stands, by account.
+    pub(crate) exchanges: &'a BTreeMap<String, ExchangeState>,
 }
 
 /// What to say, and when to look again.
@@ -76,8 +82,10 @@ fn account_status(seen: &Observed<'_>, at: usize, account: &Account) -> AccountS
     };
     let renewal = seen.renewals.get(name);
     let login_required = login_required(renewal);
+    let exchange = seen.exchanges.get(name);
     let (state, message) = match credential {
         _ if account.disabled => (AccountState::Disabled, "its owner has taken it out of service".to_owned()),
+        None if exchange.is_some() => (AccountState::Missing, "its identity is being exchanged".to_owned()),
         None => unresolved(seen, at),
         Some(credential) => served(credential, &told, seen.now),
     };
@@ -90,7 +98,7 @@ fn account_status(seen: &Observed<'_>, at: usize, account: &Account) -> AccountS
         (AccountState::Expired | AccountState::Unauthorized, None) if is_underway(renewal) => {
             (AccountState::Renewing, "a new access token was asked for".to_owned())
         }
-        (state, _) => (state, message),
+        (state, _) => after_exchange((state, message), account, seen),
     };
     let time = |second: i64| Timestamp::from_second(second).ok().map(Time);
     AccountStatus {
@@ -99,9 +107,12 @@ fn account_status(seen: &Observed<'_>, at: usize, account: &Account) -> AccountS
         message,
         until: told.iter().filter_map(|report| report.until).max().and_then(time),
         credential_expires_at: expires_at.and_then(time),
-        last_refresh_time: renewal
-            .and_then(|renewal| Timestamp::from_millisecond(renewal.renewed_at_ms?).ok())
-            .map(Time),
+        last_refresh_time: match exchange {
+            Some(exchange) => exchange.obtained.as_ref().and_then(|obtained| time(obtained.obtained_at)),
+            None => {
+                renewal.and_then(|renewal| Timestamp::from_millisecond(renewal.renewed_at_ms?).ok()).map(Time)
+            }
+        },
         utilization: utilization(&told),
     }
 }
@@ -114,6 +125,56 @@ fn login_required(renewal: Option<&State>) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// What the exchange of its identity says of an account that is in `state` without it.
+fn after_exchange(
+    (state, message): (AccountState, String),
+    account: &Account,
+    seen: &Observed<'_>,
+) -> (AccountState, String) {
+    let Some(exchange) = seen.exchanges.get(&account.name) else { return (state, message) };
+    let is_out = matches!(
+        state,
+        AccountState::Missing | AccountState::Expired | AccountState::Unauthorized | AccountState::Renewing
+    );
+    match (state, hindrance(account, seen)) {
+        // It serves while its access token lasts.
+        (AccountState::Ready, Some((_, why))) => (state, why),
+        (_, Some((reason::IDENTITY_DENIED, why))) if is_out => (AccountState::IdentityDenied, why),
+        (_, Some((_, why))) if is_out => (AccountState::Missing, why),
+        (AccountState::Expired | AccountState::Unauthorized, None) => {
+            (AccountState::Renewing, "a new access token was asked for".to_owned())
+        }
+        (AccountState::Missing, None) => match &exchange.standing {
+            ExchangeStanding::Delayed(why) => (state, format!("{why}; trying again")),
+            _ => (state, message),
+        },
+        _ => (state, message),
+    }
+}
+
+/// What somebody has to do so that the identity of an account can be exchanged, and the reason of it.
+fn hindrance(account: &Account, seen: &Observed<'_>) -> Option<(&'static str, String)> {
+    match &seen.exchanges.get(&account.name)?.standing {
+        ExchangeStanding::Denied(why) => {
+            let identity = identity_of(account, seen.provider).unwrap_or_default();
+            Some((reason::IDENTITY_DENIED, format!("its identity{identity} cannot be exchanged: {why}")))
+        }
+        ExchangeStanding::Delayed(Hindrance::NoAssertion(why)) => {
+            Some((reason::NO_IDENTITY_TOKEN, why.clone()))
+        }
+        ExchangeStanding::Delayed(_) | ExchangeStanding::Planned | ExchangeStanding::Underway => None,
+    }
+}
+
+/// Subject and audience of an identity, as its tokens state them.
+fn identity_of(account: &Account, provider: &UpstreamProvider) -> Option<String> {
+    let AccountCredential::WorkloadIdentity(identity) = &account.credential else { return None };
+    let IdentityToken::ServiceAccount(token) = &identity.token_from else { return None };
+    let namespace = provider.metadata.namespace.as_deref().unwrap_or_default();
+    let (name, audience) = (&token.name, &token.audience);
+    Some(format!(", subject system:serviceaccount:{namespace}:{name} and audience {audience},"))
 }
 
 fn is_underway(renewal: Option<&State>) -> bool {
@@ -186,20 +247,30 @@ fn accepted(seen: &Observed<'_>) -> Wanted {
 }
 
 fn resolved(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Wanted {
+    let hindrances: BTreeMap<_, _> = hindrances(seen).collect();
     let unread: Vec<_> = accounts
         .iter()
-        .filter(|account| matches!(account.state, AccountState::Missing | AccountState::Malformed))
+        .filter(|account| {
+            let is_unread = matches!(account.state, AccountState::Missing | AccountState::Malformed);
+            is_unread || hindrances.contains_key(&account.name)
+        })
         .map(|account| format!("{}: {}", account.name, account.message))
         .collect();
     if unread.is_empty() {
         return Wanted::new(kind::CREDENTIALS_RESOLVED, true, reason::RESOLVED, "every credential was read");
     }
-    let reason = seen
-        .faults
-        .iter()
-        .find(|fault| is_credential_fault(fault))
-        .map_or(reason::INVALID_FIELD, |f| f.reason);
+    let fault = seen.faults.iter().find(|fault| is_credential_fault(fault)).map(|fault| fault.reason);
+    let hindered = hindrances.values().next().map(|(reason, _)| *reason);
+    let exchanging = seen.exchanges.values().any(|exchange| exchange.obtained.is_none());
+    let reason = fault.or(hindered).or(exchanging.then_some(reason::EXCHANGING));
+    let reason = reason.unwrap_or(reason::INVALID_FIELD);
     Wanted::new(kind::CREDENTIALS_RESOLVED, false, reason, unread.join("; "))
+}
+
+/// What stands in the way of identities, by account.
+fn hindrances<'a>(seen: &'a Observed<'_>) -> impl Iterator<Item = (&'a String, (&'static str, String))> {
+    let accounts = seen.provider.spec.backend.accounts().iter().filter(|account| !account.disabled);
+    accounts.filter_map(|account| Some((&account.name, hindrance(account, seen)?)))
 }
 
 fn usable(accounts: &[AccountStatus], ready: usize) -> Wanted {
@@ -217,6 +288,9 @@ fn notes(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Vec<Note> {
     let mut notes: Vec<_> = faults
         .map(|fault| Note::warning(fault.reason, "Resolve", format!("{}: {}", fault.field, fault.message)))
         .collect();
+    notes.extend(hindrances(seen).map(|(account, (reason, why))| {
+        Note::warning(reason, "Exchange", format!("account {account}: {why}"))
+    }));
     for account in accounts {
         let said = format!("account {}: {}", account.name, account.message);
         if let Some(why) = login_required(seen.renewals.get(&account.name)) {
@@ -229,7 +303,7 @@ fn notes(seen: &Observed<'_>, accounts: &[AccountStatus]) -> Vec<Note> {
                 notes.push(Note::warning(reason::ACCOUNT_AUTH_FAILED, "Serve", said))
             }
             AccountState::Expired => notes.push(Note::warning(reason::EXPIRED, "Serve", said)),
-            // Missing and malformed ones are told as faults, logins below; a rest is no news for long.
+            // Missing and malformed ones are told as faults, logins and identities above; a rest is no news for long.
             AccountState::Ready
             | AccountState::LoginRequired
             | AccountState::IdentityDenied

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kube::ResourceExt as _;
-use la_core::credential::Credentials;
 use la_core::report::AccountReport;
 use la_crds::compile::{Compiled, Mode, World, compile};
 use la_crds::conditions::reason;
@@ -47,7 +46,7 @@ pub(super) async fn gather(
         budgets: &[],
         namespaces: &BTreeMap::new(),
         secrets: &secrets,
-        exchanged: &Credentials::new(),
+        exchanged: &shared.exchanges.credentials(&ObjectName::of(provider)),
         keys: &[],
         admin_keys: &[],
         mode: Mode::Cluster,

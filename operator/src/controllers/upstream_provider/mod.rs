@@ -20,8 +20,10 @@ use crate::shared::Shared;
 
 mod decide;
 mod gather;
+mod identities;
 
 pub(crate) use gather::{logins, secret_names};
+pub(crate) use identities::follow as follow_identities;
 
 /// Why an UpstreamProvider could not be reconciled.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,9 @@ pub(crate) enum ProviderError {
     /// Its Secrets cannot be read.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    /// What proxies serve cannot be read.
+    #[error("API server: {0}")]
+    Api(#[source] Box<kube::Error>),
     /// Its status cannot be written.
     #[error(transparent)]
     Status(#[from] status::StatusError),
@@ -43,6 +48,7 @@ pub(crate) async fn reconcile(
         return Ok(Action::await_change());
     }
     let name = ObjectName::of(provider.as_ref());
+    follow_identities(&shared, &provider).await.map_err(|error| ProviderError::Api(Box::new(error)))?;
     let gathered = gather::gather(&shared, &provider).await?;
     let logins = gathered.logins.iter();
     let plans = logins.clone().map(|(login, account)| (login.clone(), plan(&provider, account)));
@@ -56,6 +62,7 @@ pub(crate) async fn reconcile(
         credentials: &gathered.compiled.credentials,
         reports: &gathered.reports,
         renewals: &renewals,
+        exchanges: &shared.exchanges.states(&name),
     });
     let object = provider.object_ref(&());
     let calm = decision.notes.is_empty();
@@ -67,7 +74,7 @@ pub(crate) async fn reconcile(
     Ok(decision.wake.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// When the login of an account is renewed.
+/// When the login of an account is renewed, or its identity exchanged.
 fn plan(provider: &UpstreamProvider, account: &str) -> Plan {
     let Backend::Anthropic(backend) = &provider.spec.backend;
     let before = backend.refresh.before.as_deref().and_then(|text| duration::parse(text).ok());

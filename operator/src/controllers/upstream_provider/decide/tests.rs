@@ -1,6 +1,7 @@
 //! One sentence per state of an UpstreamProvider.
 
-use la_core::oauth::Refused;
+use la_core::oauth::federation::{Denied, Obtained};
+use la_core::oauth::{Refused, Trouble};
 use la_core::secret::Secret;
 
 use super::*;
@@ -189,6 +190,7 @@ fn status_says_what_is_wrong_and_what_serves() {
             credentials: &credentials,
             reports: &case.reports,
             renewals: &renewals,
+            exchanges: &BTreeMap::new(),
         });
         let kinds = [kind::ACCEPTED, kind::CREDENTIALS_RESOLVED, kind::READY];
         let found = kinds.map(|kind| {
@@ -215,6 +217,7 @@ fn provider_is_looked_at_again_when_a_credential_ends() {
         credentials: &credentials,
         reports: &[],
         renewals: &BTreeMap::new(),
+        exchanges: &BTreeMap::new(),
     });
     assert_eq!(decision.wake.map(|wake| wake.as_secs()), Some(60));
 }
@@ -234,10 +237,79 @@ fn status_says_until_when_an_account_rests_and_how_full_its_windows_are() {
         credentials: &credentials,
         reports: &reports,
         renewals: &renewals,
+        exchanges: &BTreeMap::new(),
     };
     let accounts = serde_json::to_value(decide(&observed).status.accounts).unwrap();
     assert_eq!(accounts[0]["lastRefreshTime"], "1970-01-01T00:01:30Z");
     assert_eq!(accounts[1]["until"], "1970-01-01T00:02:40Z");
     assert_eq!(accounts[1]["message"], "limit is used up");
     assert_eq!(accounts[1]["utilization"], serde_json::json!({ "fiveHour": 100 }));
+}
+
+fn identity() -> UpstreamProvider {
+    let mut provider = provider();
+    let accounts = serde_json::json!([{ "name": "first", "credential": { "workloadIdentity": {
+        "federationRuleId": "fdrl_1", "organizationId": "00000000-0000-0000-0000-000000000000",
+        "serviceAccountId": "svac_1", "tokenFrom": { "serviceAccount": { "name": "claude" } },
+    } } }]);
+    let la_crds::upstream_provider::Backend::Anthropic(backend) = &mut provider.spec.backend;
+    backend.accounts = serde_json::from_value(accounts).unwrap();
+    provider
+}
+
+#[test]
+fn status_says_how_an_identity_stands_and_what_is_in_its_way() {
+    let denied = || ExchangeStanding::Denied(Denied::Identity);
+    let no_token = || ExchangeStanding::Delayed(Hindrance::NoAssertion("no ServiceAccount".to_owned()));
+    let trouble = || ExchangeStanding::Delayed(Hindrance::Endpoint(Trouble::Status(500)));
+    // What, the standing, when its access token ends; state, CredentialsResolved, Events.
+    let cases = [
+        ("the first exchange", ExchangeStanding::Underway, None, AccountState::Missing, "Exchanging", ""),
+        ("endpoint in trouble at first", trouble(), None, AccountState::Missing, "Exchanging", ""),
+        ("exchanged", ExchangeStanding::Planned, Some(200), AccountState::Ready, "Resolved", ""),
+        ("endpoint in trouble later", trouble(), Some(200), AccountState::Ready, "Resolved", ""),
+        ("late", ExchangeStanding::Underway, Some(90), AccountState::Renewing, "Resolved", ""),
+        ("denied at first", denied(), None, AccountState::IdentityDenied, "IdentityDenied", "IdentityDenied"),
+        (
+            "denied, but it serves",
+            denied(),
+            Some(200),
+            AccountState::Ready,
+            "IdentityDenied",
+            "IdentityDenied",
+        ),
+        ("denied", denied(), Some(90), AccountState::IdentityDenied, "IdentityDenied", "IdentityDenied"),
+        ("no token", no_token(), None, AccountState::Missing, "NoIdentityToken", "NoIdentityToken"),
+    ];
+    for (sentence, standing, expires_at, state, resolved, event) in cases {
+        let provider = identity();
+        let obtained = expires_at.map(|expires_at| Obtained {
+            access_token: Secret::new("t"),
+            expires_at,
+            obtained_at: 50,
+        });
+        let credentials = obtained.iter().map(|o| ("claude/first".to_owned(), o.credential())).collect();
+        let exchanges = BTreeMap::from([("first".to_owned(), ExchangeState { standing, obtained })]);
+        let decision = decide(&Observed {
+            provider: &provider,
+            now: Timestamp::from_second(100).unwrap(),
+            faults: &[],
+            credentials: &credentials,
+            reports: &[],
+            renewals: &BTreeMap::new(),
+            exchanges: &exchanges,
+        });
+        let account = &decision.status.accounts[0];
+        assert_eq!(account.state, state, "{sentence}");
+        assert_eq!(account.last_refresh_time.is_some(), expires_at.is_some(), "{sentence}");
+        let found = conditions::find(&decision.status.conditions, kind::CREDENTIALS_RESOLVED).unwrap();
+        assert_eq!(found.reason, resolved, "{sentence}");
+        let events: Vec<_> = decision.notes.iter().map(|note| note.reason).collect();
+        assert_eq!(events.join(","), event, "{sentence}");
+        if event == "IdentityDenied" {
+            let subject =
+                "subject system:serviceaccount:platform:claude and audience https://api.anthropic.com,";
+            assert!(account.message.contains(subject), "{sentence}: {}", account.message);
+        }
+    }
 }
