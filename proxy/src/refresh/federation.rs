@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use la_core::credential::Credential;
-use la_core::oauth::federation::{Action, Event, Exchanger, Federation, Standing};
+use la_core::oauth::federation::{Action, Assertion, Event, Exchanger, Federation, Obtained, Standing};
 use la_core::oauth::{Answer, Fingerprint, Jitter, Plan};
 use la_core::snapshot::credential_key;
 
@@ -71,22 +71,10 @@ impl Exchange {
         while !*self.ears.stop.borrow() {
             let event = match std::mem::replace(&mut self.action, Action::Read) {
                 Action::Read => Event::Read(read_assertion(&self.identity.token_file)),
-                Action::Post(assertion) => {
-                    self.show(Renewal { stage: RenewalStage::Underway, ..self.told.clone() });
-                    let (shared, federation) = (self.shared.clone(), self.identity.federation.clone());
-                    let exchange = shared.client.exchange(&federation, &assertion);
-                    tokio::pin!(exchange);
-                    let in_time = tokio::time::timeout(FIRST_WITHIN, &mut exchange).await;
-                    let answer = match in_time {
-                        Ok(answer) => answer,
-                        Err(_) => {
-                            self.ears.known = None;
-                            exchange.await
-                        }
-                    };
-                    self.count(&answer);
-                    Event::Answered(answer)
-                }
+                Action::Post(assertion) => match self.post(&assertion).await {
+                    Some(event) => event,
+                    None => return,
+                },
                 Action::Wait { until_ms } => {
                     self.ears.known = None;
                     // Whoever asked is told how far it came.
@@ -102,6 +90,24 @@ impl Exchange {
         }
     }
 
+    /// Nothing when told to stop meanwhile.
+    async fn post(&mut self, assertion: &Assertion) -> Option<Event> {
+        self.show(Renewal { stage: RenewalStage::Underway, ..self.told.clone() });
+        let exchange = self.shared.client.exchange(&self.identity.federation, assertion);
+        let late = tokio::time::sleep(FIRST_WITHIN);
+        tokio::pin!(exchange, late);
+        let answer = loop {
+            let Ears { stop, known, .. } = &mut self.ears;
+            tokio::select! {
+                answer = &mut exchange => break answer,
+                () = &mut late, if known.is_some() => *known = None,
+                _ = stop.changed() => return None,
+            }
+        };
+        self.count(&answer);
+        Some(Event::Answered(answer))
+    }
+
     fn count<R>(&self, answer: &Answer<R>) {
         self.shared.metrics.refresh(match answer {
             Answer::Renewed(_) => Refresh::Renewed,
@@ -112,7 +118,7 @@ impl Exchange {
 
     /// Has the newest access token served, or why there is none, and waits until it is.
     async fn serve(&mut self) {
-        let obtained = self.exchanger.obtained().map(la_core::oauth::federation::Obtained::credential);
+        let obtained = self.exchanger.obtained().map(Obtained::credential);
         let served = match (obtained, self.exchanger.standing()) {
             (Some(credential), Standing::Denied(why)) if credential.is_expired(clock::unix_seconds()) => {
                 Err(format!("its identity cannot be exchanged: {why}"))

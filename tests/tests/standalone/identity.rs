@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use la_tests::caller::{Call, Reply};
-use la_tests::cluster::eventually;
+use la_tests::cluster::{Client, eventually};
 use la_tests::fakes::FakeUpstream;
 use la_tests::fakes::oauth::{self, RULE, Twist, Vault};
 use la_tests::router::{Router, Setup};
@@ -113,8 +113,10 @@ async fn message(router: &Router, token: &str) -> Reply {
 
 /// Neither an access token nor an identity token is in what people see.
 fn tells_no_credential(router: &Router) {
-    let metrics = router.ask_admin("GET", "/status", "").unwrap().1.to_string();
-    for told in [router.log(), account(router).to_string(), metrics] {
+    let status = router.ask_admin("GET", "/status", "").unwrap().1.to_string();
+    let metrics = Client::new(router.admin()).send("GET", "/metrics", "", "").unwrap().body;
+    assert!(metrics.contains("la_router_refreshes_total"), "{metrics}");
+    for told in [router.log(), account(router).to_string(), status, metrics] {
         for credential in ["canary", "sk-ant-", "eyJ"] {
             assert!(!told.contains(credential), "{credential} is in {told}");
         }
