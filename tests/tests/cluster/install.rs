@@ -18,9 +18,10 @@ fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(root().join(path)).with_context(|| path.to_owned())
 }
 
-fn rendered() -> Result<String> {
+fn rendered(options: &[&str]) -> Result<String> {
     let output = Command::new(component("helm", "helm")?)
         .args(["template", "la-router", "charts/la-router", "--namespace", NAMESPACE])
+        .args(options)
         .current_dir(root())
         .output()?;
     ensure!(output.status.success(), "helm template: {}", String::from_utf8_lossy(&output.stderr));
@@ -49,7 +50,7 @@ fn chart_and_samples_are_accepted_where_restricted_is_enforced() {
     let api = ApiServer::start().unwrap();
     restricted(&api, NAMESPACE).unwrap();
     restricted(&api, "agents").unwrap();
-    let chart = rendered().unwrap();
+    let chart = rendered(&[]).unwrap();
     assert_eq!(said_against(&api, &chart).unwrap(), "", "the rendered chart");
     assert_eq!(said_against(&api, &read("deploy/install.yaml").unwrap()).unwrap(), "", "deploy/install.yaml");
 
@@ -64,6 +65,7 @@ fn chart_and_samples_are_accepted_where_restricted_is_enforced() {
         assert_eq!(said_against(&api, &yaml).unwrap(), "", "deploy/samples/{sample}.yaml");
     }
     operator_has_its_rights_and_no_more(&api);
+    operator_asks_for_tokens_of_listed_service_accounts_only(&api);
     tenants_write_tokens_only(&api);
 }
 
@@ -101,6 +103,20 @@ fn operator_has_its_rights_and_no_more(api: &ApiServer) {
             wanted,
             "operator: {verb} {what} in {namespace}"
         );
+    }
+}
+
+fn operator_asks_for_tokens_of_listed_service_accounts_only(api: &ApiServer) {
+    let listed = r#"workloadIdentity.serviceAccounts=[{"namespace":"la-router","name":"claude"}]"#;
+    let only = ["--show-only", "templates/operator-identities.yaml", "--set-json", listed];
+    api.apply(NAMESPACE, &rendered(&only).unwrap()).unwrap();
+    let operator = ["--as", "system:serviceaccount:la-router:la-router-operator"];
+    for (what, namespace, wanted) in [
+        ("serviceaccounts/claude --subresource=token", NAMESPACE, true),
+        ("serviceaccounts/la-router-operator --subresource=token", NAMESPACE, false),
+        ("serviceaccounts/claude --subresource=token", "agents", false),
+    ] {
+        assert_eq!(can(api, &operator, "create", what, namespace), wanted, "{what} in {namespace}");
     }
 }
 
