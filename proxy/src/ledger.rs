@@ -37,7 +37,7 @@ use embedded::KeeperHandle;
 pub use embedded::OpenError;
 pub use redis::try_out as try_redis;
 use redis::{Held, Remote};
-pub use redis::{OnUnavailable, RedisSettings, RedisUrl, RedisUrlError};
+pub use redis::{OnUnavailable, RedisSettings};
 use state::{Ending, Refusal, Shared, State, Taken};
 pub use turns::{Queue, Turn, Turns};
 

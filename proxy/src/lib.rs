@@ -21,6 +21,7 @@ pub mod listener;
 pub mod logs;
 pub mod observe;
 pub mod pipeline;
+pub mod redis_link;
 pub mod refresh;
 pub mod refuse;
 pub mod sandbox;

@@ -7,7 +7,6 @@
 //! ARCHITECTURE.md.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,33 +14,40 @@ use std::thread::JoinHandle;
 use la_core::budget::{Covering, Refused, Spent, Standing, Used};
 use la_core::id::Subject;
 use prometheus_client::metrics::counter::Counter;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{Notify, watch};
 
 use super::state::Ending;
 use super::{Demand, ReserveError};
 use crate::clock;
+use crate::redis_link::{self, ANSWER_WITHIN, Clock, Fault, RedisUrl, Scripts};
 use crate::upstream::endpoint::Place;
 use demand::{Ask, Asks, Outcome, Seat, Told};
-use link::{ANSWER_WITHIN, Clock, Fault, Link, Script};
 use mirror::Mirror;
 
 mod courier;
 mod demand;
-mod link;
 mod mirror;
-mod url;
 
 #[cfg(test)]
 pub(super) mod tests;
-
-pub use url::{RedisUrl, RedisUrlError};
 
 /// How long a hold lasts that nobody renews, in milliseconds.
 const LEASE_MS: u64 = 60_000;
 
 /// Most settlements that wait for the server. Then nothing is reserved, so none is ever dropped.
 const MOST_WAITING: usize = 65_536;
+
+/// A connection that runs the ledger's scripts.
+type Link = redis_link::Link<Script>;
+
+/// What can be asked of the server in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Script {
+    Reserve,
+    Finish,
+    Renew,
+    Look,
+}
 
 /// What happens to requests while the server cannot be asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -163,6 +169,24 @@ pub(super) fn objection(covering: &[Covering<'_>]) -> Option<String> {
     demand::seats(covering).err()
 }
 
+impl Scripts for Script {
+    const ALL: &'static [Self] = &[Self::Reserve, Self::Finish, Self::Renew, Self::Look];
+
+    fn place(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> String {
+        let body = match self {
+            Self::Reserve => include_str!("redis/scripts/reserve.lua"),
+            Self::Finish => include_str!("redis/scripts/finish.lua"),
+            Self::Renew => include_str!("redis/scripts/renew.lua"),
+            Self::Look => include_str!("redis/scripts/look.lua"),
+        };
+        [include_str!("redis/scripts/owner.lua"), body].join("\n")
+    }
+}
+
 impl Remote {
     /// Starts a courier, which connects. Until it has, nothing is reserved.
     ///
@@ -179,7 +203,7 @@ impl Remote {
             settings,
             place,
             time,
-            process: process_name()?,
+            process: redis_link::process_name()?,
             last_hold: AtomicU64::new(0),
             link: watch::Sender::new(None),
             trouble: Mutex::new(Some(connecting)),
@@ -507,15 +531,6 @@ fn hear(mirror: &mut Mirror, seats: &[Seat<'_>], told: &Told) {
     for (seat, owner) in seats.iter().zip(&told.owners) {
         mirror.hear(seat.owner, told.moment, &owner.meters, clock_ms);
     }
-}
-
-fn process_name() -> Result<String, String> {
-    let mut bytes = [0; 12];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| "the machine gives no randomness".to_owned())?;
-    Ok(bytes.iter().fold(String::new(), |mut name, byte| {
-        let _ = write!(name, "{byte:02x}");
-        name
-    }))
 }
 
 /// How far `there` is ahead of `here`.

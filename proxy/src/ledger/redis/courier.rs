@@ -11,10 +11,10 @@ use la_core::id::Subject;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::demand::{self, Counted};
-use super::link::{Fault, Link, Script};
-use super::{Ended, LEASE_MS, Shared, lock};
+use super::{Ended, LEASE_MS, Link, Script, Shared, lock};
 use crate::clock;
 use crate::ledger::state::{Ending, REMEMBERED_MS};
+use crate::redis_link::Fault;
 
 /// How often the server is asked whether it is there: it is missed within a second.
 const PING_EVERY: Duration = Duration::from_millis(250);

@@ -6,9 +6,9 @@ use la_core::id::Subject;
 use prometheus_client::metrics::counter::Counter;
 
 use super::demand::{self, Counted};
-use super::link::{Clock, Script};
-use super::{OnUnavailable, RedisSettings, Remote, Time, lock};
+use super::{OnUnavailable, RedisSettings, Remote, Script, Time, lock};
 use crate::ledger::{Ledger, Place, Turns};
+use crate::redis_link::Clock;
 use server::RedisServer;
 
 mod cluster;

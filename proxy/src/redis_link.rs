@@ -1,16 +1,22 @@
-//! One connection to a Redis that is fit to keep a ledger, and the scripts that run there.
+//! One connection to a Redis that is fit to keep what replicas share, and the scripts that run there.
 
+use std::fmt::Write as _;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind, Value};
+use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::url::RedisUrl;
 use crate::upstream::connector::{ConnectError, Speaks, dial};
 use crate::upstream::endpoint::Place;
 
+mod url;
+
+pub use url::{RedisUrl, RedisUrlError};
+
 /// How long one command may take.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -24,33 +30,37 @@ const OLDEST_MAJOR: u32 = 7;
 
 /// Whose clock the scripts go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Clock {
+pub(crate) enum Clock {
     Server,
     /// What a key says.
     #[cfg(test)]
     Key,
 }
 
-/// What can be asked of the server in one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Script {
-    Reserve,
-    Finish,
-    Renew,
-    Look,
+/// What can be asked of the server in one step: the scripts of whoever opens a connection.
+pub(crate) trait Scripts: Copy + 'static {
+    /// Every one.
+    const ALL: &'static [Self];
+
+    /// Its place among them.
+    fn place(self) -> usize;
+
+    /// What it does, in Lua. It finds the time in `now`, in Unix milliseconds, and in `moment`, in microseconds.
+    fn text(self) -> String;
 }
 
 /// A connection. Commands of many requests go through it at once.
-pub(super) struct Link {
+pub(crate) struct Link<S> {
     connection: MultiplexedConnection,
-    /// The scripts' names at the server, in the order of [`Script::ALL`].
+    /// The scripts' names at the server, in the order of [`Scripts::ALL`].
     digests: Vec<String>,
     clock: Clock,
+    scripts: PhantomData<S>,
 }
 
 /// Why something was not done. Each is one sentence without any part of a login.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The connection is of no more use; what was sent last may have been done or not.
     #[error("{0}")]
     Lost(String),
@@ -62,28 +72,19 @@ pub(super) enum Fault {
     Moved(String, u16),
 }
 
-impl Script {
-    const ALL: [Self; 4] = [Self::Reserve, Self::Finish, Self::Renew, Self::Look];
-
-    fn text(self, clock: Clock) -> String {
-        let clock = match clock {
-            Clock::Server => include_str!("scripts/server_clock.lua"),
+impl Clock {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Server => include_str!("redis_link/scripts/server_clock.lua"),
             #[cfg(test)]
-            Clock::Key => include_str!("scripts/key_clock.lua"),
-        };
-        let body = match self {
-            Self::Reserve => include_str!("scripts/reserve.lua"),
-            Self::Finish => include_str!("scripts/finish.lua"),
-            Self::Renew => include_str!("scripts/renew.lua"),
-            Self::Look => include_str!("scripts/look.lua"),
-        };
-        [clock, include_str!("scripts/owner.lua"), body].join("\n")
+            Self::Key => include_str!("redis_link/scripts/key_clock.lua"),
+        }
     }
 }
 
-impl Link {
-    /// Connects, finds out whether the server can keep a ledger, and hands it the scripts.
-    pub(super) async fn open(url: &RedisUrl, place: &Place, clock: Clock) -> Result<Self, Fault> {
+impl<S: Scripts> Link<S> {
+    /// Connects, finds out whether the server can be used, and hands it the scripts.
+    pub(crate) async fn open(url: &RedisUrl, place: &Place, clock: Clock) -> Result<Self, Fault> {
         let connecting = async {
             let stream = dial(place, Speaks::Redis).await.map_err(|error| unreachable(place, &error))?;
             let mut login = RedisConnectionInfo::default().set_db(url.database).set_skip_set_lib_name();
@@ -98,10 +99,10 @@ impl Link {
                 .await
                 .map_err(|error| not_admitted(place, &error))?;
             tokio::spawn(driver);
-            let mut link = Self { connection, digests: Vec::new(), clock };
+            let mut link = Self { connection, digests: Vec::new(), clock, scripts: PhantomData };
             link.check().await?;
-            for script in Script::ALL {
-                let digest = link.load(script).await?;
+            for script in S::ALL {
+                let digest = link.load(*script).await?;
                 link.digests.push(digest);
             }
             Ok(link)
@@ -113,8 +114,8 @@ impl Link {
         tokio::time::timeout(CONNECT_WITHIN, connecting).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Whether the server can keep a ledger now.
-    pub(super) async fn check(&self) -> Result<(), Fault> {
+    /// Whether the server can be used now.
+    pub(crate) async fn check(&self) -> Result<(), Fault> {
         let Value::BulkString(info) = self.send(Cmd::new().arg("INFO")).await? else {
             return Err(Fault::Refused("answers INFO with something else".to_owned()));
         };
@@ -127,23 +128,18 @@ impl Link {
     }
 
     /// Whether the server answers.
-    pub(super) async fn ping(&self) -> Result<(), Fault> {
+    pub(crate) async fn ping(&self) -> Result<(), Fault> {
         self.send(Cmd::new().arg("PING")).await.map(drop)
     }
 
     /// Runs a script; hands it over again where the server has lost it.
-    pub(super) async fn run(
-        &self,
-        script: Script,
-        keys: &[String],
-        arguments: &[String],
-    ) -> Result<Value, Fault> {
+    pub(crate) async fn run(&self, script: S, keys: &[String], arguments: &[String]) -> Result<Value, Fault> {
         let call = |digest: &str| {
             let mut call = Cmd::new();
             call.arg("EVALSHA").arg(digest).arg(keys.len()).arg(keys).arg(arguments);
             call
         };
-        let digest = self.digests.get(script as usize).map_or("", String::as_str);
+        let digest = self.digests.get(script.place()).map_or("", String::as_str);
         match self.answer(&call(digest)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 let digest = self.load(script).await?;
@@ -153,20 +149,35 @@ impl Link {
         }
     }
 
-    async fn load(&self, script: Script) -> Result<String, Fault> {
-        match self.send(Cmd::new().arg("SCRIPT").arg("LOAD").arg(script.text(self.clock))).await? {
+    async fn load(&self, script: S) -> Result<String, Fault> {
+        let text = [self.clock.text(), &script.text()].join("\n");
+        match self.send(Cmd::new().arg("SCRIPT").arg("LOAD").arg(text)).await? {
             Value::BulkString(digest) => Ok(String::from_utf8_lossy(&digest).into_owned()),
             _ => Err(Fault::Refused("answers SCRIPT LOAD with something else".to_owned())),
         }
     }
 
-    async fn send(&self, command: &Cmd) -> Result<Value, Fault> {
+    /// Sends one command that is no script.
+    pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, Fault> {
         self.answer(command).await.map_err(|error| fault(&error))
     }
 
     async fn answer(&self, command: &Cmd) -> Result<Value, RedisError> {
         self.connection.clone().send_packed_command(command).await?.extract_error()
     }
+}
+
+/// A name for this process at the server, which no other has.
+///
+/// # Errors
+/// When the machine has no randomness.
+pub(crate) fn process_name() -> Result<String, String> {
+    let mut bytes = [0; 12];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| "the machine gives no randomness".to_owned())?;
+    Ok(bytes.iter().fold(String::new(), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    }))
 }
 
 fn at(place: &Place) -> String {

@@ -9,19 +9,19 @@ use http::Uri;
 use la_core::secret::Secret;
 use rustls::pki_types::ServerName;
 
-use super::link::Fault;
+use super::Fault;
 use crate::upstream::endpoint::Place;
 
 /// The port of a Redis that names none.
 const DEFAULT_PORT: u16 = 6379;
 
 /// A place, a database there, and a login.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RedisUrl {
-    pub(super) place: Arc<Place>,
-    pub(super) database: i64,
-    pub(super) user: Option<String>,
-    pub(super) password: Option<Secret>,
+    pub(crate) place: Arc<Place>,
+    pub(crate) database: i64,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
 }
 
 /// Why a text is not such a URL. Shows nothing of it.
@@ -71,7 +71,7 @@ impl FromStr for RedisUrl {
 
 impl RedisUrl {
     /// What to connect to after a fault: where a cluster says that the keys are, else where the URL says.
-    pub(super) fn place_after(&self, fault: &Fault) -> Arc<Place> {
+    pub(crate) fn place_after(&self, fault: &Fault) -> Arc<Place> {
         let Fault::Moved(host, port) = fault else { return Arc::clone(&self.place) };
         // A node that does not know its own address names none.
         let host = if host.is_empty() { self.place.host.clone() } else { host.as_str().into() };
