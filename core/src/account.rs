@@ -3,8 +3,8 @@
 //!
 //! A dialect turns the head of every answer into a [`reading::Reading`] and the body of a refusal into a
 //! [`Class`]; [`health::Health`] decides from them whether an account can be used for a model;
-//! [`choice`] puts the usable ones in order, and [`affinity`] remembers which one a session is on. Times are
-//! Unix seconds.
+//! [`choice`] puts the usable ones in order, and [`affinity`] remembers which one a session is on. [`sharing`] is
+//! what replicas tell each other of all that. Times are Unix seconds.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ pub mod affinity;
 pub mod choice;
 pub mod health;
 pub mod reading;
+pub mod sharing;
 
 /// Which account: stable for as long as provider and account keep their names, the same on all replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +23,16 @@ impl AccountId {
     /// The id of an account of a provider.
     pub fn of(provider: &str, account: &str) -> Self {
         Self((digest(&[provider, account]) >> 64) as u64)
+    }
+
+    /// The id with these bits.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its 64 bits.
+    pub fn bits(self) -> u64 {
+        self.0
     }
 }
 

@@ -4,6 +4,10 @@
 //! account fails in passing, and for good when it fails again or has nothing left. Requests of one session run
 //! at the same time, so every change names the binding that its request was sent by: of many that saw the same
 //! one fail, the first moves the session, and the others find it moved.
+//!
+//! Replicas that tell each other where sessions are [hear](Bindings::follow) of every one: how they would place a
+//! session depends on which accounts rested and how full they were at that moment, so no rule says afterwards where
+//! it is. An escape is not told: the session stays.
 
 use std::collections::HashMap;
 use std::hash::Hasher as _;
@@ -20,6 +24,9 @@ pub const DEFAULT_CAPACITY: usize = 65_536;
 /// longest life of a prompt cache.
 pub const DEFAULT_TTL_SECONDS: u32 = 3_900;
 
+/// How often other replicas hear of a session that is in use, while they would remember it unused.
+const NOTICES_WHILE_REMEMBERED: i64 = 4;
+
 /// One session of one token, at one provider, with models of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(u128);
@@ -35,9 +42,8 @@ impl SessionKey {
         Self(hasher.finish128().as_u128())
     }
 
-    /// A key of which only the bits matter.
-    #[cfg(test)]
-    pub(super) fn from_bits(bits: u128) -> Self {
+    /// The key with these bits.
+    pub fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 
@@ -54,6 +60,15 @@ pub struct Binding {
     pub account: AccountId,
     /// Changes whenever the session moves or escapes.
     version: u64,
+}
+
+/// Where a session is, for other replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notice {
+    /// The account that they know it on, if they know it.
+    pub from: Option<AccountId>,
+    /// The account that it is on.
+    pub to: AccountId,
 }
 
 /// What was counted since the process began.
@@ -89,6 +104,8 @@ struct Entry {
     binding: Binding,
     has_escaped: bool,
     used_at: i64,
+    /// What other replicas were told last, or told us, and when.
+    told: Option<(AccountId, i64)>,
     /// The neighbours by time of use.
     newer: u32,
     older: u32,
@@ -191,6 +208,43 @@ impl Bindings {
         }
     }
 
+    /// What other replicas are to hear of a session, if they are: that it is on another account than they know,
+    /// or, four times while it is remembered, that it is in use. It counts as told from then on.
+    pub fn notice(&mut self, key: SessionKey, now: i64) -> Option<Notice> {
+        let due_after = self.ttl_seconds / NOTICES_WHILE_REMEMBERED;
+        let at = self.places.get(&key).copied()?;
+        let entry = self.entry_mut(at)?;
+        let to = entry.binding.account;
+        let is_known = |(account, at): (AccountId, i64)| account == to && now.saturating_sub(at) < due_after;
+        if entry.told.is_some_and(is_known) {
+            return None;
+        }
+        let from = entry.told.replace((to, now)).map(|(account, _)| account);
+        Some(Notice { from, to })
+    }
+
+    /// Another replica has the session on this account, and so has this one from now on. Says whether it moved.
+    pub fn follow(&mut self, key: SessionKey, account: AccountId, now: i64) -> bool {
+        self.expire(now);
+        let known = self.places.get(&key).copied();
+        let before = known.and_then(|at| self.entry(at)).map(|entry| entry.binding.account);
+        match known {
+            Some(at) if before == Some(account) => self.touch(at, now),
+            Some(at) => {
+                let binding = self.next_binding(account);
+                self.set(at, binding, false, now);
+            }
+            None => {
+                let binding = self.next_binding(account);
+                self.insert(key, binding, now);
+            }
+        }
+        if let Some(entry) = self.places.get(&key).copied().and_then(|at| self.entry_mut(at)) {
+            entry.told = Some((account, now));
+        }
+        before.is_some_and(|before| before != account)
+    }
+
     /// Forgets every session of an account, and says how many there were.
     pub fn clear_account(&mut self, account: AccountId) -> usize {
         let mut cleared = 0;
@@ -258,7 +312,8 @@ impl Bindings {
         if self.places.len() >= self.capacity {
             self.remove(self.oldest);
         }
-        let entry = Entry { key, binding, has_escaped: false, used_at: now, newer: NONE, older: NONE };
+        let entry =
+            Entry { key, binding, has_escaped: false, used_at: now, told: None, newer: NONE, older: NONE };
         let at = self.vacant;
         let at = match self.entry_mut(at) {
             Some(slot) => {

@@ -205,11 +205,11 @@ pub struct Cooldown {
     /// Why.
     pub why: Why,
     /// How often it was closed without a success in between.
-    strikes: u32,
+    pub(super) strikes: u32,
     /// Whether its end is one that the vendor stated.
-    is_stated: bool,
+    pub(super) is_stated: bool,
     /// The request that tries whether it is over.
-    probe: Option<Probe>,
+    pub(super) probe: Option<Probe>,
 }
 
 /// The one request that may try an account that is [half open](Standing::HalfOpen).
@@ -347,6 +347,36 @@ impl Health {
     /// The cooldowns that last.
     pub fn cooldowns(&self, now: i64) -> impl Iterator<Item = &Cooldown> {
         self.cooldowns.iter().filter(move |cooldown| !cooldown.is_over(now))
+    }
+
+    /// Every cooldown, those included that are over and that no request has shown to be.
+    pub(super) fn all_cooldowns(&self) -> &[Cooldown] {
+        &self.cooldowns
+    }
+
+    /// Forgets the cooldown for a scope and a reason if it ends at `until` at the latest; says whether there was
+    /// one.
+    pub(super) fn end(&mut self, scope: &Scope, why: Why, until: i64) -> bool {
+        let before = self.cooldowns.len();
+        self.cooldowns.retain(|c| c.scope != *scope || c.why != why || c.until > until);
+        let is_ended = self.cooldowns.len() < before;
+        if is_ended {
+            self.failures = 0;
+        }
+        is_ended
+    }
+
+    /// Keeps a cooldown in the place of the last one of its kind; says whether there was room for it.
+    pub(super) fn put(&mut self, cooldown: Cooldown) -> bool {
+        let is_same = |c: &&mut Cooldown| c.scope == cooldown.scope && c.why == cooldown.why;
+        if let Some(known) = self.cooldowns.iter_mut().find(is_same) {
+            *known = cooldown;
+        } else if cooldown.scope == Scope::Account || self.has_room(cooldown.until) {
+            self.cooldowns.push(cooldown);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// Whether the vendor said 401 to the credential.
@@ -568,19 +598,10 @@ impl Noting<'_> {
         self.put(Cooldown { scope, until, why, strikes, is_stated: false, probe: None })
     }
 
-    /// Keeps a cooldown in the place of the last one of its kind.
     fn put(&mut self, cooldown: Cooldown) -> Option<Change> {
         let Cooldown { until, why, ref scope, .. } = cooldown;
         let change = Change::Closed { scope: scope.clone(), until: Some(until), why };
-        let known = self.health.cooldowns.iter_mut().find(|c| c.scope == *scope && c.why == why);
-        if let Some(known) = known {
-            *known = cooldown;
-        } else if *scope == Scope::Account || self.health.has_room(until) {
-            self.health.cooldowns.push(cooldown);
-        } else {
-            return None;
-        }
-        Some(change)
+        self.health.put(cooldown).then_some(change)
     }
 }
 

@@ -51,6 +51,40 @@ fn session_stays_for_as_long_as_it_is_used() {
 }
 
 #[test]
+fn others_hear_of_a_session_once_when_it_moves_and_while_it_is_in_use() {
+    let mut bindings = Bindings::default();
+    let placed = bindings.place(key(1), account(1), NOW);
+    let notice = |from, to| Some(Notice { from, to: account(to) });
+    assert_eq!(bindings.notice(key(1), NOW), notice(None, 1));
+    bindings.keep(key(1), placed, NOW + 1);
+    assert_eq!(bindings.notice(key(1), NOW + 1), None, "they know");
+    bindings.escape(key(1), placed, account(2), NOW + 2);
+    assert_eq!(bindings.notice(key(1), NOW + 2), None, "it stays");
+    bindings.rebind(key(1), bindings.bound(key(1), NOW + 3).unwrap(), account(2), NOW + 3);
+    assert_eq!(bindings.notice(key(1), NOW + 3), notice(Some(account(1)), 2));
+    let due = NOW + 3 + 3_900 / 4;
+    assert_eq!(bindings.notice(key(1), due - 1), None);
+    assert_eq!(bindings.notice(key(1), due), notice(Some(account(2)), 2));
+    assert_eq!(bindings.notice(key(2), due), None, "there is no such session");
+}
+
+#[test]
+fn session_that_another_replica_moved_is_where_it_says() {
+    let mut bindings = Bindings::default();
+    assert!(!bindings.follow(key(1), account(1), NOW), "a session that is new here has not moved");
+    let seen = bindings.bound(key(1), NOW).unwrap();
+    assert_eq!(seen.account, account(1));
+    assert_eq!(bindings.notice(key(1), NOW), None, "others told us");
+    assert!(bindings.follow(key(1), account(2), NOW) && !bindings.follow(key(1), account(2), NOW));
+    let moved = bindings.rebind(key(1), seen, account(3), NOW);
+    assert_eq!(moved.account, account(2), "a request from before finds it moved");
+    assert_eq!(bindings.counts(), Counts::default(), "whoever moved it counts that");
+    assert!(bindings.bound(key(1), NOW + 3_899).is_some());
+    bindings.follow(key(1), account(2), NOW + 3_899);
+    assert!(bindings.bound(key(1), NOW + 3_900).is_some(), "it is in use elsewhere");
+}
+
+#[test]
 fn of_requests_that_begin_a_session_together_the_first_places_it() {
     let mut bindings = Bindings::default();
     let first = bindings.place(key(1), account(1), NOW);
