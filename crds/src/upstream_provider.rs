@@ -270,7 +270,7 @@ pub struct Account {
     #[schemars(range(min = 1, max = 1000))]
     pub weight: i32,
 
-    /// Most requests that it serves at a time in each pod of a gateway, 1 to 10000.
+    /// Most requests that it serves at a time, through all pods of a gateway together, 1 to 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrency: Option<i32>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use la_core::snapshot::Snapshot;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::accounts::fleet::Fleet;
 use crate::admin::{self, Access, Admin, Phase, Status};
 use crate::config::feed::{Feed, Listeners};
 use crate::config::generation::Highest;
@@ -17,6 +18,7 @@ use crate::data_dir::DataDir;
 use crate::ledger::Ledger;
 use crate::listener::{DataPlane, Running};
 use crate::observe::metrics::Metrics;
+use crate::redis_link::RedisUrl;
 use crate::refresh::{self, Refresher};
 use crate::settings::{
     AccessSettings, LedgerSettings, ListenSettings, Policy, RefreshSettings, ServeSettings, SourceSettings,
@@ -38,6 +40,8 @@ pub struct Router {
     data_dir: DataDir,
     settings: ServeSettings,
     ledger: Arc<Ledger>,
+    /// The Redis that replicas share, if they do.
+    shares: Option<RedisUrl>,
     metrics: Arc<Metrics>,
     tokens: Option<Arc<TokenStore>>,
     feed: Feed,
@@ -71,6 +75,10 @@ impl Router {
         let data_dir = DataDir::open(&settings.data_dir).map_err(Failure::runtime)?;
         let admin_listener = bind(settings.listen.admin)?;
         let metrics = Arc::new(Metrics::new());
+        let shares = match &settings.ledger {
+            LedgerSettings::Redis(redis) => Some(redis.url.clone()),
+            LedgerSettings::Embedded | LedgerSettings::Memory => None,
+        };
         let ledger = open_ledger(&data_dir, &mut settings, &metrics)?;
         let tokens = open_tokens(&data_dir, &settings)?;
         let listeners = Listeners { ledger: ledger.clone(), metrics: metrics.clone() };
@@ -82,7 +90,7 @@ impl Router {
             Err(error) if in_cluster => error.0.iter().for_each(|e| tracing::warn!("configuration: {e}")),
             Err(error) => return Err(Failure::Configuration(error.0)),
         }
-        Ok(Self { data_dir, settings, ledger, metrics, tokens, feed, admin_listener })
+        Ok(Self { data_dir, settings, ledger, shares, metrics, tokens, feed, admin_listener })
     }
 
     /// The tokens that are issued here.
@@ -112,9 +120,17 @@ impl Router {
         tokio::task::LocalSet::new().block_on(&runtime, self.run_here(started))
     }
 
-    fn refresher(&self) -> Result<Refresher, Failure> {
+    /// The other replicas, once this one knows what they know.
+    async fn fleet(&self) -> Result<Option<Arc<Fleet>>, Failure> {
+        let Some(url) = self.shares.clone() else { return Ok(None) };
+        let fleet = Fleet::start(url, self.feed.cell(), self.metrics.clone()).map_err(Failure::Runtime)?;
+        fleet.known().await;
+        Ok(Some(fleet))
+    }
+
+    fn refresher(&self, fleet: Option<Arc<Fleet>>) -> Result<Refresher, Failure> {
         let (settings, metrics) = (self.settings.refresh.clone(), self.metrics.clone());
-        Refresher::new(settings, self.feed.cell(), self.feed.homes(), metrics)
+        Refresher::new(settings, self.feed.cell(), self.feed.homes(), metrics, fleet)
             .map_err(|error| Failure::Configuration(vec![format!("CLAUDE_OAUTH_REFRESH_URL {error}")]))
     }
 
@@ -125,7 +141,8 @@ impl Router {
         let status =
             Arc::new(Status::new(cell.clone(), self.ledger.clone(), feed.clone(), clock::unix_seconds()));
         let mut stop = Stop::new()?;
-        let mut refresher = self.refresher()?.start();
+        let fleet = self.fleet().await?;
+        let mut refresher = self.refresher(fleet.clone())?.start();
         refresher.known().await;
         self.feed.catch_up();
         let running = data_plane(&self.settings, told.request_log)
@@ -152,6 +169,9 @@ impl Router {
         status.enter(Phase::Stopping);
         // A login that was renewed meanwhile is stored before the end, however long requests take.
         let (ended, lost) = tokio::join!(end(running, drain, &self.ledger), refresher.close(drain));
+        if let Some(fleet) = fleet {
+            fleet.close();
+        }
         ended?;
         if !lost.is_empty() {
             return Err(Failure::Runtime(lost.join("; ")));

@@ -13,6 +13,11 @@ use crate::upstream::endpoint::Place;
 
 mod url;
 
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "it is public in the crate of whole-system tests")]
+#[path = "../../tests/src/redis.rs"]
+pub(crate) mod server;
+
 pub use url::{RedisUrl, RedisUrlError};
 
 /// How long one command may take.

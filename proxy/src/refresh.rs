@@ -16,6 +16,7 @@ use la_core::snapshot::credential_key;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::accounts::fleet::Fleet;
 use crate::config::live::{LiveCell, RenewalStage};
 use crate::credentials::{Homes, folders, identities};
 use crate::observe::metrics::Metrics;
@@ -41,6 +42,8 @@ struct Shared {
     cell: Arc<LiveCell>,
     homes: Arc<Homes>,
     metrics: Arc<Metrics>,
+    /// The other processes that may renew the same logins, where they share a Redis.
+    fleet: Option<Arc<Fleet>>,
 }
 
 /// Takes requests of people for a renewal, from any thread.
@@ -92,7 +95,7 @@ pub struct Running {
 }
 
 impl Refresher {
-    /// A refresher of the logins and identities that `cell` serves from `homes`.
+    /// A refresher of the logins and identities that `cell` serves from `homes`, beside those of the `fleet`.
     ///
     /// # Errors
     /// When the URL of a token endpoint is none.
@@ -101,9 +104,10 @@ impl Refresher {
         cell: Arc<LiveCell>,
         homes: Arc<Homes>,
         metrics: Arc<Metrics>,
+        fleet: Option<Arc<Fleet>>,
     ) -> Result<Self, EndpointError> {
         let client = endpoint::Client::new(settings.endpoint.clone(), &settings.exchange_url)?;
-        let shared = Rc::new(Shared { settings, client, cell, homes, metrics });
+        let shared = Rc::new(Shared { settings, client, cell, homes, metrics, fleet });
         Ok(Self { shared, bell: Arc::default(), caretakers: BTreeMap::new(), silent: Vec::new() })
     }
 

@@ -215,6 +215,11 @@ impl Live {
         self.routes.first()
     }
 
+    /// Every route, the first match first.
+    pub fn routes(&self) -> &[RouteEntry] {
+        &self.routes
+    }
+
     /// The provider at a place in [`Live::providers`].
     pub fn provider(&self, at: usize) -> Option<&Arc<ProviderEntry>> {
         self.providers.get(at)
@@ -240,7 +245,7 @@ impl Live {
         accounts.find(|account| *account.provider == *provider && *account.name == *name)
     }
 
-    /// Forgets every session of an account, and says how many there were.
+    /// Forgets every session of an account, at every replica, and says how many there were here.
     pub fn forget_sessions(&self, account: &AccountEntry) -> usize {
         let sessions = self.routes.iter().filter_map(|route| route.sessions.as_ref());
         // Routes that remember for the same time share a table: it is empty the second time.

@@ -14,13 +14,38 @@ pub fn learn(metrics: &Metrics, account: &AccountEntry, event: &Event<'_>, polic
     }
 }
 
+/// Tells of the change that what another replica has seen made.
+pub fn heard(account: &AccountEntry, change: &Change) {
+    let (provider, name) = (&*account.provider, &*account.name);
+    let (scope, what) = match change {
+        Change::Closed { scope, until, why } => {
+            let until = shown(*until);
+            (
+                scope,
+                format!("{}, as another replica has seen; it rests for {scope} until {until}", why.as_str()),
+            )
+        }
+        Change::Opened { scope, .. } => (scope, format!("serves {scope} again, as another replica says")),
+    };
+    tracing::info!(
+        provider.name = provider,
+        account.name = name,
+        scope = %scope,
+        "account {provider}/{name} {what}",
+    );
+}
+
+fn shown(until: Option<i64>) -> String {
+    let until = until.and_then(|until| Timestamp::from_second(until).ok());
+    until.map_or_else(|| "its credential changes".to_owned(), |until| until.to_string())
+}
+
 fn changed(metrics: &Metrics, account: &AccountEntry, change: &Change) {
     let (provider, name) = (&*account.provider, &*account.name);
     match change {
         Change::Closed { scope, until, why } => {
             metrics.cooldown(scope);
-            let until = until.and_then(|until| Timestamp::from_second(until).ok());
-            let until = until.map_or_else(|| "its credential changes".to_owned(), |until| until.to_string());
+            let until = shown(*until);
             tracing::warn!(
                 provider.name = provider,
                 account.name = name,

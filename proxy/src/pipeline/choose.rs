@@ -66,7 +66,28 @@ enum Need {
     Last,
 }
 
-/// Chooses an account that is none of `tried`; nothing when none can serve now.
+/// Chooses an account that is none of `tried`, with a place that is held; nothing when none can serve now.
+pub(super) async fn with_place<'a>(
+    worker: &Worker,
+    wish: Wish<'a>,
+    tried: &[AccountId],
+) -> Option<Chosen<'a>> {
+    let mut passed_over = tried.to_vec();
+    loop {
+        let Chosen { slot, account, .. } = match self::account(worker, wish, &passed_over)? {
+            chosen if chosen.slot.is_held() => return Some(chosen),
+            unheld => unheld,
+        };
+        // With a place of its own it is chosen again: until now no session has heard of it.
+        match slot.ask(account.wishes.max_concurrency).await {
+            Some(place) => drop(place),
+            None => passed_over.push(account.known.id),
+        }
+    }
+}
+
+/// Chooses an account that is none of `tried`; nothing when none can serve now. Where replicas count requests
+/// together its place may not be [held](Slot::is_held): then nothing else has happened so far.
 pub(super) fn account<'a>(worker: &Worker, wish: Wish<'a>, tried: &[AccountId]) -> Option<Chosen<'a>> {
     let by = |need| wish.way.stops().find_map(|stop| at_provider(worker, wish, tried, (stop, need)));
     by(Need::Fresh).or_else(|| by(Need::Last))
@@ -82,6 +103,9 @@ fn at_provider<'a>(
     let bound = home.and_then(|(sessions, key)| sessions.bound(key, wish.now));
     let Some(((sessions, key), seen)) = home.zip(bound) else {
         let mut chosen = fresh(wish, tried, (stop, need, home))?;
+        if !chosen.slot.is_held() {
+            return Some(chosen);
+        }
         chosen.kept = home.map(|(sessions, key)| {
             let seen = sessions.place(key, chosen.account.known.id, wish.now);
             Kept { sessions, key, seen }
@@ -95,6 +119,9 @@ fn at_provider<'a>(
         return Some(chosen);
     }
     let mut chosen = fresh(wish, tried, (stop, need, home))?;
+    if !chosen.slot.is_held() {
+        return Some(chosen);
+    }
     let (to, model) = (chosen.account.known.id, stop.model(wish.asked));
     let comes_back = at_home.is_some_and(|account| comes_back(account, model, wish.now));
     let (now_on, step) = if comes_back {

@@ -102,9 +102,9 @@ pub(super) async fn answer(
 ) -> Result<Forwarded, Refusal> {
     let mut course = Course::default();
     let mut chosen = match choose::account(job.worker, job.wish(), &[]) {
-        Some(chosen) => chosen,
+        Some(chosen) if chosen.slot.is_held() => chosen,
         // Boxed: it is rare, and the future of every request would carry it.
-        None => Box::pin(course.choose(job, client)).await?.ok_or_else(|| choose::nobody(job.wish()))?,
+        _ => Box::pin(course.choose(job, client)).await?.ok_or_else(|| choose::nobody(job.wish()))?,
     };
     client.seat().limit_request(chosen.stop.provider.timeouts.total_ms);
     if !job.is_first(&chosen) {
@@ -279,13 +279,19 @@ impl Course {
 
     /// An account that was not tried; if there is none, one that was, with a new credential.
     async fn choose<'a>(&mut self, job: Job<'a>, client: &mut Client) -> Result<Option<Chosen<'a>>, Refusal> {
-        if let Some(chosen) = choose::account(job.worker, job.wish(), &self.tried) {
+        if let Some(chosen) = choose::with_place(job.worker, job.wish(), &self.tried).await {
             return Ok(Some(chosen));
         }
         if std::mem::replace(&mut self.has_waited, true) {
             return Ok(None);
         }
-        renewal::wait(job, client).await
+        match renewal::wait(job, client).await? {
+            Some(chosen) if !chosen.slot.is_held() => {
+                self.tried.retain(|tried| *tried != chosen.account.known.id);
+                Ok(choose::with_place(job.worker, job.wish(), &self.tried).await)
+            }
+            renewed => Ok(renewed),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::Shared;
 use super::right::{Followed, judge};
 use super::store::{self, NotClaimed, Store};
+use crate::accounts::fleet::{LoginLease, NotLeased};
 use crate::clock;
 use crate::config::live::{Renewal, RenewalStage};
 use crate::credentials::{Found, HomeError};
@@ -23,6 +24,9 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// How long the folder may take to be read again.
 pub(super) const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often a login may have changed while the right to renew it was taken.
+const LEASES_IN_A_ROW: usize = 3;
 
 /// Whose login it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +54,10 @@ pub(super) struct Caretaker {
     shared: Rc<Shared>,
     ears: Ears,
     store: Store,
+    /// The sole right to renew it among processes that share a Redis.
+    lease: Option<LoginLease>,
+    /// Whether it was said that nobody can be asked for that.
+    said_unknown: bool,
     file: PathBuf,
     /// Why the login is not renewed here.
     followed: Option<Followed>,
@@ -69,6 +77,8 @@ impl Caretaker {
         Self {
             account,
             store: Store::new(home.clone()),
+            lease: None,
+            said_unknown: false,
             file: home.clone(),
             home,
             seen_serial: shared.cell.load().serial(),
@@ -104,6 +114,7 @@ impl Caretaker {
                 Action::Wait { until_ms } => {
                     if !renewer.is_unstored() {
                         self.store.release();
+                        self.lease = None;
                         if *self.ears.stop.borrow() {
                             return;
                         }
@@ -135,7 +146,15 @@ impl Caretaker {
                 }
             }
         }
-        match self.store.read().await {
+        let mut found = self.store.read().await;
+        // What was renewed already is stored whoever else may renew it.
+        if exclusive && !renewer.is_unstored() {
+            found = match self.alone_with(found).await {
+                Some(found) => found,
+                None => return Event::Busy,
+            };
+        }
+        match found {
             Ok(Found { file, login }) => {
                 self.followed = self.judge(&file, &login).err();
                 self.file = file;
@@ -148,6 +167,33 @@ impl Caretaker {
             Err(HomeError::None { .. }) => Event::Read(None),
             Err(_) => Event::Unreadable,
         }
+    }
+
+    /// Takes the sole right to renew a login among the processes that share a Redis, and reads again what another
+    /// may just have stored. Nothing when another has the right, or nobody can be asked.
+    async fn alone_with(&mut self, mut found: Result<Found, HomeError>) -> Option<Result<Found, HomeError>> {
+        let Some(fleet) = self.shared.fleet.clone() else { return Some(found) };
+        for _ in 0..LEASES_IN_A_ROW {
+            let token = found.as_ref().ok().and_then(|found| found.login.refresh_token());
+            let Some(token) = token.map(Fingerprint::of) else { return Some(found) };
+            if self.lease.as_ref().is_some_and(|lease| lease.is_of(token)) {
+                return Some(found);
+            }
+            match fleet.lease_login(token).await {
+                Ok(lease) => self.lease = Some(lease),
+                Err(NotLeased::Busy) => return None,
+                Err(why @ NotLeased::Unknown(_)) => {
+                    if !std::mem::replace(&mut self.said_unknown, true) {
+                        let name = self.name();
+                        tracing::warn!("login of account {name} is not renewed for now: {why}");
+                    }
+                    return None;
+                }
+            }
+            self.said_unknown = false;
+            found = self.store.read().await;
+        }
+        None
     }
 
     fn judge(&self, file: &Path, login: &LoginFile) -> Result<(), Followed> {

@@ -9,7 +9,7 @@ use super::demand::{self, Counted};
 use super::{OnUnavailable, RedisSettings, Remote, Script, Time, lock};
 use crate::ledger::{Ledger, Place, Turns};
 use crate::redis_link::Clock;
-use server::RedisServer;
+use crate::redis_link::server::RedisServer;
 
 mod cluster;
 mod failures;
@@ -17,10 +17,6 @@ mod histories;
 mod holds;
 mod pace;
 mod together;
-
-#[expect(unreachable_pub, reason = "it is public in the crate of whole-system tests")]
-#[path = "../../../../tests/src/redis.rs"]
-mod server;
 
 /// Ten years: nothing expires while a test turns the clock.
 const FOR_LONG_MS: u64 = 315_360_000_000;

@@ -68,7 +68,7 @@ pub(super) struct Counters {
 
 const SCOPES: [&str; 3] = ["account", "family", "model"];
 
-const STEPS: [&str; 3] = ["hit", "escape", "rebind"];
+const STEPS: [&str; 4] = ["hit", "escape", "rebind", "follow"];
 
 impl Failover {
     const ALL: [Self; 7] =
@@ -150,6 +150,7 @@ impl Counters {
             Step::Hit => 0,
             Step::Escape => 1,
             Step::Rebind => 2,
+            Step::Follow => 3,
         };
         if let Some(counter) = self.steps.get(at) {
             counter.inc();
