@@ -19,6 +19,8 @@ mod endings;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod forward;
 #[cfg(test)]
 mod heads;

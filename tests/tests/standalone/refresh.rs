@@ -11,6 +11,7 @@ use la_tests::caller::{Call, Reply};
 use la_tests::cluster::{Client, Process, eventually, la_router};
 use la_tests::fakes::FakeUpstream;
 use la_tests::fakes::oauth::{self, Login, Twist, Vault};
+use la_tests::redis::RedisServer;
 use la_tests::router::{Router, Setup};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -262,6 +263,52 @@ async fn two_routers_on_one_folder_call_once() {
         assert_eq!(message(router, &token).await.status, 200);
     }
     assert_eq!(scene.vault.calls().len(), 1);
+}
+
+/// Another folder whose login is the file of this scene, as where a file is mounted into two homes.
+fn other_home(scene: &Scene) -> TempDir {
+    let home = TempDir::with_prefix("la-router-home-").unwrap();
+    std::os::unix::fs::symlink(scene.file(), home.path().join(".credentials.json")).unwrap();
+    home
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_routers_with_homes_of_their_own_and_one_login_call_once_where_they_share_a_redis() {
+    let scene = Scene::with(DUE).await;
+    let (other, server) = (other_home(&scene), RedisServer::start(&[]).unwrap());
+    // Whoever is second asks while the first waits for its answer.
+    scene.vault.twist(&[Twist::Late(3_000)]);
+    let start = |home: &Path| {
+        let setup = scene.setup().env("CLAUDE_CODE_HOME", &home.display().to_string());
+        setup.arg("--ledger", "redis").arg("--redis-url", &server.url()).start().unwrap()
+    };
+    let routers = [start(scene.home.path()), start(other.path())];
+    assert!(!scene.text().contains("canary-2"), "the second was to start before the answer to the first");
+    scene.stored(2);
+    for router in &routers {
+        served(&scene, router);
+        let token = router.issue(&[]).unwrap();
+        assert_eq!(message(router, &token).await.status, 200);
+    }
+    assert_eq!((scene.vault.calls().len(), scene.vault.rotations()), (1, 1));
+    let said = routers.iter().map(|router| count(&router.log(), "is renewed until")).sum::<usize>();
+    assert_eq!(said, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn login_is_not_renewed_while_nobody_knows_who_else_renews_it() {
+    let scene = Scene::with(DUE).await;
+    let mut server = RedisServer::start(&[]).unwrap();
+    server.kill();
+    let setup = scene.setup().arg("--ledger", "redis").arg("--redis-url", &server.url());
+    let router = setup.arg("--ledger-on-unavailable", "allow").start().unwrap();
+    let waits = || Ok(router.log().contains("is not renewed for now").then_some(()));
+    eventually("the router to wait", PATIENCE, waits).unwrap();
+    assert_eq!(scene.vault.calls().len(), 0);
+    server.restart().unwrap();
+    scene.stored(2);
+    served(&scene, &router);
+    assert_eq!((scene.vault.calls().len(), scene.vault.rotations()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
