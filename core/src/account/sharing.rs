@@ -2,8 +2,8 @@
 //!
 //! Each tells what its own answers [changed](news) and [hears](Health::hear) what the others tell, all in one order.
 //! A rest that is heard of never ends sooner than it would have; only its end, which one request has shown, and an
-//! owner's word do that. How full windows are, faults that were not enough to close anything, and what the vendor
-//! said of a credential are each replica's own.
+//! owner's word do that. How full windows are, faults, however many, and what the vendor said of a credential are
+//! each replica's own: one whose own network is broken must not put accounts to rest for all.
 
 use super::health::{Change, Cooldown, Health, Policy, Why};
 use super::{Scope, known_family};
@@ -70,12 +70,11 @@ pub fn news(before: &[Rest], after: &[Rest]) -> Vec<News> {
 impl Health {
     /// Every rest that others can hear of, those included that nothing has shown to be over.
     pub fn rests(&self) -> Vec<Rest> {
-        let is_told = |scope: &Scope| match scope {
-            Scope::Model(name) => name.len() <= MAX_MODEL_BYTES,
-            Scope::Account | Scope::Family(_) => true,
+        let is_told = |cooldown: &&Cooldown| match &cooldown.scope {
+            Scope::Model(name) if name.len() > MAX_MODEL_BYTES => false,
+            _ => WHYS.contains(&cooldown.why),
         };
-        let told = self.all_cooldowns().iter().filter(|cooldown| is_told(&cooldown.scope));
-        told.map(Rest::from).collect()
+        self.all_cooldowns().iter().filter(is_told).map(Rest::from).collect()
     }
 
     /// Learns at `now` (Unix seconds) what another replica tells. Gives the change of state that it made.
@@ -176,9 +175,8 @@ pub fn read_name(name: &str) -> Result<(Scope, Why), Unreadable> {
     Ok((scope, why))
 }
 
-/// The reasons for which an account rests.
-const WHYS: [Why; 6] =
-    [Why::Limit, Why::ToldToWait, Why::Throttled, Why::Overloaded, Why::Forbidden, Why::Failing];
+/// The reasons that others are told: the vendor's own words.
+const WHYS: [Why; 5] = [Why::Limit, Why::ToldToWait, Why::Throttled, Why::Overloaded, Why::Forbidden];
 
 fn word(why: Why) -> &'static str {
     match why {

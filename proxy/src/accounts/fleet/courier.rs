@@ -101,6 +101,8 @@ impl Courier {
         let url = &self.shared.url;
         let (voice, ear) =
             tokio::try_join!(Link::open(url, place, Clock::Server), Link::open(url, place, Clock::Server))?;
+        // From before it is looked at: a change meanwhile is seen.
+        let served = self.shared.cell.subscribe();
         let live = self.shared.cell.load();
         self.keys = Keys::of(&live.snapshot().proxy);
         self.employ(&live);
@@ -118,14 +120,13 @@ impl Courier {
         tracing::info!("what is known of accounts is shared through {url}");
         tokio::select! {
             heard = self.listen(&ear, last) => heard,
-            told = self.speak(&voice) => told,
+            told = self.speak(&voice, served) => told,
         }
     }
 
     /// Tells and asks, as soon as there is something, until all is over.
-    async fn speak(&self, link: &Link) -> Result<(), Fault> {
+    async fn speak(&self, link: &Link, mut served: watch::Receiver<u64>) -> Result<(), Fault> {
         let outbox = &self.shared.outbox;
-        let mut served = self.shared.cell.subscribe();
         let mut is_ending = self.shared.is_ending.subscribe();
         let mut is_time = tokio::time::interval(KEEP_UP_EVERY);
         is_time.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

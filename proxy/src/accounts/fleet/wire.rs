@@ -252,10 +252,10 @@ mod tests {
     #[test]
     fn what_is_told_is_read() {
         let key = SessionKey::from_bits(0xab);
-        let over = News::Over { scope: Scope::Account, why: Why::Failing, until: 7 };
+        let over = News::Over { scope: Scope::Account, why: Why::Forbidden, until: 7 };
         let session = Told::Session { ttl_seconds: 3_900, key, account: account() };
         for (kind, name, value, expected) in [
-            ("over", &format!("{ACCOUNT} failing account")[..], "7", Told::News(account(), over)),
+            ("over", &format!("{ACCOUNT} forbidden account")[..], "7", Told::News(account(), over)),
             ("forgotten", ACCOUNT, "3", Told::Forgotten(account(), 3)),
             ("session 3900", SESSION, &versioned(account()), session),
             ("sessions forgotten", &versioned(account()), "", Told::SessionsForgotten(account())),
