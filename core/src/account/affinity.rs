@@ -245,6 +245,13 @@ impl Bindings {
         before.is_some_and(|before| before != account)
     }
 
+    /// Where every session is, for others who have lost all that they were told.
+    pub fn notices(&self, now: i64) -> impl Iterator<Item = (SessionKey, Notice)> {
+        let entries = self.places.values().filter_map(|at| self.entry(*at));
+        let live = entries.filter(move |entry| self.is_live(entry, now));
+        live.map(|entry| (entry.key, Notice { from: None, to: entry.binding.account }))
+    }
+
     /// Forgets every session of an account, and says how many there were.
     pub fn clear_account(&mut self, account: AccountId) -> usize {
         let mut cleared = 0;

@@ -234,9 +234,10 @@ impl Cooldown {
 /// What is known of one account.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    cooldowns: Vec<Cooldown>,
+    /// Those included that are over, and that no request has shown to be.
+    pub(super) cooldowns: Vec<Cooldown>,
     is_unauthorized: bool,
-    failures: u32,
+    pub(super) failures: u32,
     probes: u64,
     five_hour: Fill,
     seven_day: Fill,
@@ -347,23 +348,6 @@ impl Health {
     /// The cooldowns that last.
     pub fn cooldowns(&self, now: i64) -> impl Iterator<Item = &Cooldown> {
         self.cooldowns.iter().filter(move |cooldown| !cooldown.is_over(now))
-    }
-
-    /// Every cooldown, those included that are over and that no request has shown to be.
-    pub(super) fn all_cooldowns(&self) -> &[Cooldown] {
-        &self.cooldowns
-    }
-
-    /// Forgets the cooldown for a scope and a reason if it ends at `until` at the latest; says whether there was
-    /// one.
-    pub(super) fn end(&mut self, scope: &Scope, why: Why, until: i64) -> bool {
-        let before = self.cooldowns.len();
-        self.cooldowns.retain(|c| c.scope != *scope || c.why != why || c.until > until);
-        let is_ended = self.cooldowns.len() < before;
-        if is_ended {
-            self.failures = 0;
-        }
-        is_ended
     }
 
     /// Keeps a cooldown in the place of the last one of its kind; says whether there was room for it.

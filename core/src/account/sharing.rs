@@ -74,7 +74,7 @@ impl Health {
             Scope::Model(name) if name.len() > MAX_MODEL_BYTES => false,
             _ => WHYS.contains(&cooldown.why),
         };
-        self.all_cooldowns().iter().filter(is_told).map(Rest::from).collect()
+        self.cooldowns.iter().filter(is_told).map(Rest::from).collect()
     }
 
     /// Learns at `now` (Unix seconds) what another replica tells. Gives the change of state that it made.
@@ -83,7 +83,7 @@ impl Health {
             News::Rests(rest) => self.hear_rest(rest, now, policy),
             News::Over { scope, why, until } => {
                 let opened = Change::Opened { scope: scope.clone(), why: *why };
-                self.end(scope, *why, *until).then_some(opened)
+                self.end_rest(scope, *why, *until).then_some(opened)
             }
             News::Forgotten => {
                 let longest = self.cooldowns(now).max_by_key(|cooldown| cooldown.until);
@@ -94,11 +94,22 @@ impl Health {
         }
     }
 
+    /// Ends a rest, unless it is longer than that; says whether there was one.
+    fn end_rest(&mut self, scope: &Scope, why: Why, until: i64) -> bool {
+        let before = self.cooldowns.len();
+        self.cooldowns.retain(|c| c.scope != *scope || c.why != why || c.until > until);
+        let is_ended = self.cooldowns.len() < before;
+        if is_ended {
+            self.failures = 0;
+        }
+        is_ended
+    }
+
     fn hear_rest(&mut self, rest: &Rest, now: i64, policy: &Policy) -> Option<Change> {
         let Rest { scope, why, until, strikes, is_stated } = rest;
         let cap = now.saturating_add(policy.max_cooldown_seconds.into());
         let until = (*until).min(cap);
-        let known = self.all_cooldowns().iter().find(|c| c.scope == *scope && c.why == *why);
+        let known = self.cooldowns.iter().find(|c| c.scope == *scope && c.why == *why);
         let known_until = known.map_or(now, |known| known.until);
         if until <= now || until <= known_until {
             return None;

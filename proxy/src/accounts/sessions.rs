@@ -82,6 +82,16 @@ impl Sessions {
         let _ = self.outbox.set(Arc::clone(outbox));
     }
 
+    /// Tells other replicas of every session, also of those that they were told of before.
+    pub(super) fn tell_again(&self, now: i64) {
+        let bindings = self.lock();
+        if let Some(outbox) = self.outbox.get() {
+            for (key, notice) in bindings.notices(now) {
+                outbox.place((self.ttl_seconds, key), notice);
+            }
+        }
+    }
+
     /// Another replica has a session on this account. Says whether it moved.
     pub(super) fn follow(&self, key: SessionKey, account: AccountId, now: i64) -> bool {
         self.lock().follow(key, account, now)

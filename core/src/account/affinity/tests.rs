@@ -82,6 +82,9 @@ fn session_that_another_replica_moved_is_where_it_says() {
     assert!(bindings.bound(key(1), NOW + 3_899).is_some());
     bindings.follow(key(1), account(2), NOW + 3_899);
     assert!(bindings.bound(key(1), NOW + 3_900).is_some(), "it is in use elsewhere");
+    let all = |now| bindings.notices(now).collect::<Vec<_>>();
+    assert_eq!(all(NOW + 3_900), [(key(1), Notice { from: None, to: account(2) })]);
+    assert_eq!(all(NOW + 2 * 3_900), []);
 }
 
 #[test]

@@ -55,6 +55,16 @@ const PAUSES_MS: (u64, u64) = (50, 2_000);
 struct Courier {
     shared: Arc<Shared>,
     keys: Keys,
+    /// The name of what the server held when everything was read last.
+    held_last: Option<String>,
+}
+
+/// What was read when everything was.
+struct All {
+    /// The name of it; another one, if the server has lost what it had.
+    name: String,
+    /// The last of the news that are in it.
+    last: String,
 }
 
 /// Starts the thread.
@@ -64,7 +74,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>, String> {
         .max_blocking_threads(1)
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
-    let courier = Courier { shared: Arc::clone(shared), keys: Keys::of("") };
+    let courier = Courier { shared: Arc::clone(shared), keys: Keys::of(""), held_last: None };
     std::thread::Builder::new()
         .name("fleet".to_owned())
         .spawn(move || runtime.block_on(courier.run()))
@@ -108,9 +118,13 @@ impl Courier {
         self.employ(&live);
         // What was learned alone comes first: what is read then has it.
         self.tell(&voice).await?;
-        let last = self.read_all(&voice).await?;
+        let All { name, last } = self.read_all(&voice).await?;
         for account in accounts(&live) {
             account.known.tell_again();
+        }
+        if self.held_last.as_ref() != Some(&name) {
+            tables(&live).into_iter().for_each(|table| table.tell_again(clock::unix_seconds()));
+            self.held_last = Some(name);
         }
         self.tell(&voice).await?;
         self.shared.outbox.open(true);
@@ -162,19 +176,21 @@ impl Courier {
                 last = id;
             }
             if is_behind {
-                last = self.read_all(link).await?;
+                last = self.read_all(link).await?.last;
             }
         }
     }
 
-    /// Hears everything that is known, and gives the last of the news that it has.
-    async fn read_all(&self, link: &Link) -> Result<String, Fault> {
+    /// Hears everything that is known.
+    async fn read_all(&self, link: &Link) -> Result<All, Fault> {
         let live = self.shared.cell.load();
         let tables = tables(&live);
         let mut keys = self.keys.rests();
+        keys.push(self.keys.name());
         keys.extend(tables.iter().flat_map(|table| self.keys.sessions(table.ttl_seconds)));
-        let answer = link.run(Script::Read, &keys, &[]).await?;
-        let [last, rests, forgotten, sessions @ ..] = wire::list(&answer) else {
+        let answer =
+            link.run(Script::Read, &keys, &[redis_link::process_name().map_err(Fault::Refused)?]).await?;
+        let [name, last, rests, forgotten, sessions @ ..] = wire::list(&answer) else {
             return Err(Fault::Refused("answers a script with something else".to_owned()));
         };
         for (account, times) in wire::pairs(forgotten) {
@@ -194,7 +210,9 @@ impl Courier {
                 self.hear(Told::session(table.ttl_seconds, &field, &value));
             }
         }
-        wire::text(last).ok_or_else(|| Fault::Refused("has news without an order".to_owned()))
+        let of =
+            |value| wire::text(value).ok_or_else(|| Fault::Refused("has news without an order".to_owned()));
+        Ok(All { name: of(name)?, last: of(last)? })
     }
 
     fn hear(&self, told: Result<Told, Unreadable>) {

@@ -133,22 +133,27 @@ async fn owner_who_forgets_a_rest_at_one_replica_forgets_it_at_all() {
 }
 
 #[tokio::test]
-async fn rests_of_before_and_during_an_outage_are_known_after_it_but_not_what_was_forgotten() {
+async fn what_was_learned_before_and_during_an_outage_is_known_after_it_even_if_the_server_lost_it() {
     let mut server = RedisServer::start(&[]).unwrap();
     let (one, other) = (Replica::start(&server).await, Replica::start(&server).await);
     one.refused("a", 403, Class::Auth);
-    other.until("the rest to be heard of", |other| other.why("a").is_some()).await;
+    one.place(1, "a");
+    let are_heard = |other: &Replica| other.why("a").is_some() && other.home(1).is_some();
+    other.until("both to be heard of", are_heard).await;
     server.kill();
     for replica in [&one, &other] {
         replica.until("the outage to be seen", |replica| !replica.is_together()).await;
     }
     one.refused("b", 403, Class::Auth);
+    one.place(2, "b");
     assert_eq!((one.why("b"), other.why("b")), (Some(Why::Forbidden), None));
     // It keeps nothing over a restart.
     server.restart().unwrap();
     other.until("the rest of the outage", |other| other.why("b") == Some(Why::Forbidden)).await;
     let late = Replica::start(&server).await;
     late.until("the rest of before", |late| late.why("a") == Some(Why::Forbidden)).await;
+    let homes = |replica: &Replica| [1, 2].map(|session| replica.home(session));
+    late.until("the sessions of before and during it", |late| homes(late) == homes(&one)).await;
     one.known("a").forget_trouble();
     late.until("the rest to be forgotten", |late| late.why("a").is_none()).await;
 }

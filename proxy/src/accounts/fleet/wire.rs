@@ -73,6 +73,11 @@ impl Keys {
         vec![self.news(), rests, ends, self.key("forgotten")]
     }
 
+    /// What a server that has lost everything has lost too.
+    pub(super) fn name(&self) -> String {
+        self.key("name")
+    }
+
     /// Sessions that are remembered for so many seconds, and their ends.
     pub(super) fn sessions(&self, ttl_seconds: u32) -> [String; 2] {
         self.table(&format!("sessions:{ttl_seconds}"))
