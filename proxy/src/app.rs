@@ -231,7 +231,8 @@ fn open_ledger(
                 .map_err(Failure::runtime)
         }
         LedgerSettings::Redis(redis) => {
-            Ledger::open_redis(redis, metrics.unrecorded.clone()).map_err(Failure::runtime)
+            let log = (data_dir.path(), settings.usage_log);
+            Ledger::open_redis(redis, log, metrics.unrecorded.clone()).map_err(Failure::runtime)
         }
         LedgerSettings::Memory => Ok(Ledger::memory()),
     }

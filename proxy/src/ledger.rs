@@ -142,13 +142,18 @@ impl Ledger {
         Ok(Arc::new(Self::here(shared, Some(keeper))))
     }
 
-    /// The ledger in a Redis, which is connected to from now on. `unrecorded` counts what is admitted without it.
+    /// The ledger in a Redis, which is connected to from now on, and the usage log of this process in a data folder.
+    /// `unrecorded` counts what is admitted without it.
     ///
     /// # Errors
     /// When the machine does not let it start. That the server cannot be used is the ledger's
     /// [`Ledger::health`].
-    pub fn open_redis(settings: RedisSettings, unrecorded: Counter) -> Result<Arc<Self>, OpenRedisError> {
-        let remote = Remote::open(settings, unrecorded).map_err(OpenRedisError)?;
+    pub fn open_redis(
+        settings: RedisSettings,
+        log: (&Path, Keeping),
+        unrecorded: Counter,
+    ) -> Result<Arc<Self>, OpenRedisError> {
+        let remote = Remote::open(settings, log, unrecorded).map_err(OpenRedisError)?;
         Ok(Arc::new(Self { place: Place::There(remote), turns: Turns::default() }))
     }
 
@@ -213,7 +218,8 @@ impl Ledger {
                 // Boxed, so that no other ledger's requests carry it.
                 let hold = Box::pin(remote.reserve(demand, now_ms)).await?.map(Hold::There);
                 let (reserved, standings) = (demand.amounts, remote.standings(demand.covering, now_ms));
-                return Ok(Reservation { hold, reserved, standings, told: None, is_logged: false });
+                let is_logged = remote.is_logged() && hold.is_some();
+                return Ok(Reservation { hold, reserved, standings, told: None, is_logged });
             }
         };
         let job = |state: &mut State| state.reserve(demand, now_ms);
@@ -272,6 +278,17 @@ impl Ledger {
         self.here_only().map(|shared| shared.lock().saved())
     }
 
+    /// Everything as it is now, also what is counted elsewhere, once this process's usage log has been told of it.
+    ///
+    /// # Errors
+    /// Why the server that counts cannot be asked.
+    pub async fn counted(&self) -> Result<SavedBook, String> {
+        match &self.place {
+            Place::Here { .. } => Ok(self.saved().unwrap_or_default()),
+            Place::There(remote) => remote.book().await,
+        }
+    }
+
     /// Raises counts to those of `owners`, for whom nothing is open, and lowers none. The usage log begins anew,
     /// because no line tells of it. `now` is in Unix seconds. Of no effect on a Redis.
     pub fn raise_to(&self, owners: &[SavedOwner], now: i64) {
@@ -301,7 +318,10 @@ impl Ledger {
 
     /// What keeps the usage log from being written, or what it lacks.
     pub fn log_trouble(&self) -> Option<String> {
-        self.here_only()?.lock().log.as_ref().and_then(UsageLog::trouble)
+        match &self.place {
+            Place::Here { shared, .. } => shared.lock().log.as_ref().and_then(UsageLog::trouble),
+            Place::There(remote) => remote.log_trouble(),
+        }
     }
 
     fn here_only(&self) -> Option<&Arc<Shared>> {
@@ -517,7 +537,7 @@ impl Reservation {
         match self.hold.take() {
             Some(Hold::Here(shared, hold)) => end_here(&shared, hold, spent, self.told.as_ref()),
             Some(Hold::There(held)) => {
-                held.end(spent);
+                held.end(spent, &self.reserved, self.told.take());
                 spent.map_or_else(Settled::default, |spent| Settled::beyond(&self.reserved, spent))
             }
             None => Settled::default(),

@@ -154,6 +154,22 @@ impl<S: Scripts> Link<S> {
         }
     }
 
+    /// The names of all keys that are like `pattern`. Reads all names of the database.
+    pub(crate) async fn names(&self, pattern: &str) -> Result<Vec<String>, Fault> {
+        let (mut names, mut at) = (Vec::new(), "0".to_owned());
+        loop {
+            let mut scan = Cmd::new();
+            scan.arg("SCAN").arg(&at).arg("MATCH").arg(pattern).arg("COUNT").arg(1_000);
+            let (next, some): (String, Vec<String>) = redis::from_redis_value(self.send(&scan).await?)
+                .map_err(|_| Fault::Refused("answers SCAN with something else".to_owned()))?;
+            names.extend(some);
+            if next == "0" {
+                return Ok(names);
+            }
+            at = next;
+        }
+    }
+
     async fn load(&self, script: S) -> Result<String, Fault> {
         let text = [self.clock.text(), &script.text()].join("\n");
         match self.send(Cmd::new().arg("SCRIPT").arg("LOAD").arg(text)).await? {

@@ -323,13 +323,11 @@ fn usage_log(args: &UsageLogArgs, ledger: &LedgerSettings, lookup: &Lookup, judg
     let default = usage_log::Bounds::default();
     let is_on = lookup.find(("--usage-log", args.usage_log.as_deref()), "USAGE_LOG");
     let is_on = judge.parse(is_on, "`on` or `off`", boolean);
-    let is_embedded = matches!(ledger, LedgerSettings::Embedded);
-    if is_on == Some(true) && !is_embedded {
-        judge
-            .faults
-            .push("--usage-log: on: only the embedded ledger keeps a usage log; turn it off".to_owned());
+    let is_kept = !matches!(ledger, LedgerSettings::Memory);
+    if is_on == Some(true) && !is_kept {
+        judge.faults.push("--usage-log: on: --ledger memory keeps no usage log; turn it off".to_owned());
     }
-    let is_on = is_on.unwrap_or(is_embedded);
+    let is_on = is_on.unwrap_or(is_kept);
     let max_bytes = ("--usage-log-max-bytes", args.usage_log_max_bytes.as_deref());
     let max_bytes = lookup.find(max_bytes, "USAGE_LOG_MAX_BYTES");
     let enough = |text: &str| text.parse().ok().filter(|bytes| *bytes >= usage_log::FEWEST_BYTES);

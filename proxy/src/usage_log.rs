@@ -19,7 +19,7 @@ mod recount;
 mod reprice;
 
 pub use files::{Ends, Opening, ends, prune, write_opening};
-pub use line::{Charge, Facts, Late, Told};
+pub use line::{Charge, Facts, Late, Told, amounts};
 pub use recount::{Difference, Recount, recount};
 pub use reprice::{Replayed, replay};
 
@@ -234,5 +234,5 @@ impl Bounds {
 /// When it is there, or cannot be made.
 pub fn begin(folder: &Path, number: u64, bounds: Bounds) -> io::Result<UsageLog> {
     let path = files::make(folder, number)?;
-    UsageLog::go_on(&Ends { path, number, len_bytes: 0, entries: None, begun_ms: 0 }, bounds)
+    UsageLog::go_on(&Ends { path, number, len_bytes: 0, entries: None, ledger: None, begun_ms: 0 }, bounds)
 }

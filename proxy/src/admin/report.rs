@@ -39,9 +39,9 @@ pub(super) async fn usage(State(admin): State<SharedAdmin>) -> Response {
 }
 
 pub(super) async fn ledger(State(admin): State<SharedAdmin>) -> Response {
-    match admin.status.ledger().saved() {
-        Some(book) => json(StatusCode::OK, &book),
-        None => Refusal::not_found("use is counted in a Redis; back that up instead").into_response(),
+    match admin.status.ledger().counted().await {
+        Ok(book) => json(StatusCode::OK, &book),
+        Err(why) => Refusal::failed(format!("ledger: {why}")).into_response(),
     }
 }
 

@@ -32,14 +32,15 @@ pub(super) fn run(command: LedgerCommand, lookup: &Lookup) -> Result<(), Failure
 
 fn recompute(args: &RecomputeArgs, lookup: &Lookup) -> Result<(), Failure> {
     let data_dir = data_dir(&args.common, lookup)?;
-    let folder = usage_log::folder(&data_dir);
-    let unreadable = |error| Failure::Runtime(format!("usage log in {}: {error}", folder.display()));
+    let places = std::iter::once(&data_dir).chain(&args.also);
+    let folders: Vec<_> = places.map(|data_dir| usage_log::folder(data_dir)).collect();
+    let unreadable = |error| Failure::Runtime(format!("usage log: {error}"));
     if let Some(file) = &args.prices {
-        let replayed = usage_log::replay(&folder, &prices(file)?).map_err(unreadable)?;
+        let replayed = usage_log::replay(&folders, &prices(file)?).map_err(unreadable)?;
         return say(&replayed_table(&replayed));
     }
     let book = held(&data_dir)?;
-    let recount = usage_log::recount(&folder, book.entries).map_err(unreadable)?;
+    let recount = usage_log::recount(&folders, book.entries).map_err(unreadable)?;
     say(&recount_table(&recount, &book))?;
     let mut faults = recount.notes.clone();
     for difference in recount.differences(&book) {
@@ -91,6 +92,13 @@ fn held(data_dir: &Path) -> Result<SavedBook, Failure> {
         let book = (status == StatusCode::OK).then(|| serde_json::from_slice(&body).ok()).flatten();
         let other = || Failure::Runtime("running server is another version; restart it".to_owned());
         return book.ok_or_else(other);
+    }
+    let ends = usage_log::ends(&usage_log::folder(data_dir)).map_err(|e| failed(&e))?;
+    if ends.is_some_and(|ends| ends.ledger.is_some()) {
+        let place = data_dir.display();
+        return Err(Failure::Runtime(format!(
+            "use is counted in a Redis, which only a running la-router can be asked about; start the one of {place}"
+        )));
     }
     let held = DataDir::open(data_dir).map_err(|e| failed(&e))?;
     let ledger =

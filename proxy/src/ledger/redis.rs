@@ -7,23 +7,29 @@
 //! ARCHITECTURE.md.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use la_core::budget::{Covering, Refused, Spent, Standing, Used};
+use la_core::amount::Amounts;
+use la_core::budget::{Covering, Refused, SavedBook, Spent, Standing, Used};
 use la_core::id::Subject;
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::state::Ending;
 use super::{Demand, ReserveError};
 use crate::clock;
 use crate::redis_link::{self, ANSWER_WITHIN, Clock, Fault, RedisUrl, Scripts};
 use crate::upstream::endpoint::Place;
+use crate::usage_log::{self, Keeping};
+use charges::LogPlace;
 use demand::{Ask, Asks, Outcome, Seat, Told};
 use mirror::Mirror;
 
+mod charges;
 mod courier;
 mod demand;
 mod mirror;
@@ -47,7 +53,12 @@ enum Script {
     Finish,
     Renew,
     Look,
+    Log,
+    Book,
 }
+
+/// How long everything that is counted may take to be told.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// What happens to requests while the server cannot be asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,6 +89,8 @@ struct Shared {
     time: Time,
     /// Names this process in its holds.
     process: String,
+    /// What all keys of its proxy begin with, once an owner is known.
+    tag: OnceLock<String>,
     last_hold: AtomicU64,
     link: watch::Sender<Option<Arc<Link>>>,
     /// What to connect to: where the URL says, or where a cluster has the keys.
@@ -99,6 +112,11 @@ struct Shared {
     /// They are others than those that were read last.
     keeps_others: AtomicBool,
     ending: Mutex<Option<Ending>>,
+    /// Where the usage log is, if one is kept.
+    log: Option<LogPlace>,
+    log_trouble: Mutex<Option<String>>,
+    /// Who waits for everything that is counted.
+    readers: Mutex<Vec<oneshot::Sender<SavedBook>>>,
     /// Requests that were admitted and counted nowhere.
     unrecorded: Counter,
     said_unrecorded: AtomicBool,
@@ -132,6 +150,10 @@ struct Ended {
     owners: Arc<[Subject]>,
     /// Absent when it never went upstream.
     spent: Option<Spent>,
+    /// What it had reserved.
+    reserved: Amounts,
+    /// What the usage log is to say of it.
+    told: Option<usage_log::Told>,
     at_ms: u64,
 }
 
@@ -170,7 +192,8 @@ pub(super) fn objection(covering: &[Covering<'_>]) -> Option<String> {
 }
 
 impl Scripts for Script {
-    const ALL: &'static [Self] = &[Self::Reserve, Self::Finish, Self::Renew, Self::Look];
+    const ALL: &'static [Self] =
+        &[Self::Reserve, Self::Finish, Self::Renew, Self::Look, Self::Log, Self::Book];
 
     fn place(self) -> usize {
         self as usize
@@ -182,6 +205,8 @@ impl Scripts for Script {
             Self::Finish => include_str!("redis/scripts/finish.lua"),
             Self::Renew => include_str!("redis/scripts/renew.lua"),
             Self::Look => include_str!("redis/scripts/look.lua"),
+            Self::Log => include_str!("redis/scripts/log.lua"),
+            Self::Book => include_str!("redis/scripts/book.lua"),
         };
         [include_str!("redis/scripts/owner.lua"), body].join("\n")
     }
@@ -192,11 +217,24 @@ impl Remote {
     ///
     /// # Errors
     /// When the machine has no randomness or no thread to give.
-    pub(super) fn open(settings: RedisSettings, unrecorded: Counter) -> Result<Self, String> {
-        Self::open_with(settings, unrecorded, Time { clock: Clock::Server, lease_ms: LEASE_MS })
+    pub(super) fn open(
+        settings: RedisSettings,
+        log: (&Path, Keeping),
+        unrecorded: Counter,
+    ) -> Result<Self, String> {
+        Self::open_with(settings, log, unrecorded, Time { clock: Clock::Server, lease_ms: LEASE_MS })
     }
 
-    fn open_with(settings: RedisSettings, unrecorded: Counter, time: Time) -> Result<Self, String> {
+    fn open_with(
+        settings: RedisSettings,
+        (data_dir, keeping): (&Path, Keeping),
+        unrecorded: Counter,
+        time: Time,
+    ) -> Result<Self, String> {
+        let log = match keeping {
+            Keeping::On(bounds) => Some(LogPlace { data_dir: data_dir.to_owned(), bounds }),
+            Keeping::Off | Keeping::Owed => None,
+        };
         let connecting = Trouble { why: "is being connected to".to_owned(), since_ms: clock::monotonic_ms() };
         let place = Mutex::new(Arc::clone(&settings.url.place));
         let shared = Arc::new(Shared {
@@ -204,6 +242,7 @@ impl Remote {
             place,
             time,
             process: redis_link::process_name()?,
+            tag: OnceLock::new(),
             last_hold: AtomicU64::new(0),
             link: watch::Sender::new(None),
             trouble: Mutex::new(Some(connecting)),
@@ -217,6 +256,9 @@ impl Remote {
             keep: Mutex::default(),
             keeps_others: AtomicBool::new(false),
             ending: Mutex::default(),
+            log,
+            log_trouble: Mutex::default(),
+            readers: Mutex::default(),
             unrecorded,
             said_unrecorded: AtomicBool::new(false),
         });
@@ -271,6 +313,7 @@ impl Remote {
 
     /// Has the server keep these, and reads how they stand.
     pub(super) fn retain(&self, subjects: &BTreeSet<Subject>, now_ms: u64) {
+        subjects.first().into_iter().for_each(|subject| self.shared.learn(subject));
         lock(&self.shared.mirror).retain(subjects, self.shared.server_ms(now_ms));
         let before = std::mem::replace(&mut *lock(&self.shared.keep), subjects.clone());
         self.shared.keeps_others.fetch_or(before != *subjects, Ordering::Relaxed);
@@ -286,6 +329,33 @@ impl Remote {
             return Err(format!("{waiting} settlements wait for the server"));
         }
         lock(&self.shared.trouble).as_ref().map_or(Ok(()), |trouble| Err(trouble.why.clone()))
+    }
+
+    /// Whether a usage log tells of its requests.
+    pub(super) fn is_logged(&self) -> bool {
+        self.shared.log.is_some()
+    }
+
+    /// What keeps the usage log from being written, or what it lacks.
+    pub(super) fn log_trouble(&self) -> Option<String> {
+        lock(&self.shared.log_trouble).clone()
+    }
+
+    /// Everything that the server counts of this proxy, once the log has the lines of what ended here.
+    ///
+    /// # Errors
+    /// Why the server cannot be asked.
+    pub(super) async fn book(&self) -> Result<SavedBook, String> {
+        let (reader, read) = oneshot::channel();
+        lock(&self.shared.readers).push(reader);
+        self.shared.work.notify_one();
+        match tokio::time::timeout(READ_WITHIN, read).await {
+            Ok(Ok(book)) => Ok(book),
+            _ => Err(self
+                .shared
+                .trouble()
+                .unwrap_or_else(|| "the server does not tell what it counts".to_owned())),
+        }
     }
 
     pub(super) fn on_unavailable(&self) -> OnUnavailable {
@@ -308,19 +378,21 @@ impl Held {
     }
 
     /// Ends it, as `spent` or as a request that never went upstream.
-    pub(super) fn end(mut self, spent: Option<&Spent>) {
-        self.finish(spent);
+    /// `reserved` is what it held, and `told` what the usage log is to say of it.
+    pub(super) fn end(mut self, spent: Option<&Spent>, reserved: &Amounts, told: Option<usage_log::Told>) {
+        self.finish(spent, reserved, told);
     }
 
-    fn finish(&mut self, spent: Option<&Spent>) {
+    fn finish(&mut self, spent: Option<&Spent>, reserved: &Amounts, told: Option<usage_log::Told>) {
         if !std::mem::take(&mut self.is_sent) {
             return;
         }
         lock(&self.shared.open).remove(&self.hold);
         lock(&self.shared.mirror).doubt(&self.owners);
-        let (hold, owners, at_ms) = (self.hold, Arc::clone(&self.owners), clock::monotonic_ms());
+        let (owners, spent, reserved) = (Arc::clone(&self.owners), spent.copied(), *reserved);
+        let ended = Ended { hold: self.hold, owners, spent, reserved, told, at_ms: clock::monotonic_ms() };
         self.shared.ends.send_modify(|ends| ends.all += 1);
-        lock(&self.shared.waiting).push_back(Ended { hold, owners, spent: spent.copied(), at_ms });
+        lock(&self.shared.waiting).push_back(ended);
         self.shared.work.notify_one();
         if self.has_seat {
             self.shared.hurry.notify_one();
@@ -329,6 +401,7 @@ impl Held {
 
     /// Notes whose it may be from now on, before anything is asked. The caller stays the first.
     fn belong_to(&mut self, covering: &[Covering<'_>]) {
+        covering.first().into_iter().for_each(|covering| self.shared.learn(covering.owner));
         let is_new = |covering: &&Covering<'_>| !self.owners.contains(covering.owner);
         let new: Vec<_> = covering.iter().filter(is_new).map(|covering| covering.owner.clone()).collect();
         if new.is_empty() {
@@ -408,13 +481,28 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.finish(None);
+        self.finish(None, &Amounts::default(), None);
     }
 }
 
 impl Shared {
     fn name(&self, hold: u64) -> String {
         format!("{}-{hold}", self.process)
+    }
+
+    /// Notes whose keys are used here: a process serves one proxy.
+    fn learn(&self, owner: &Subject) {
+        self.tag.get_or_init(|| demand::tag(owner));
+    }
+
+    /// The hash of what usage logs are to tell, once the proxy is known.
+    fn log_key(&self) -> Option<String> {
+        self.tag.get().map(|tag| format!("{tag}:log"))
+    }
+
+    /// What the hashes of all owners are called.
+    fn owners_pattern(&self) -> Option<String> {
+        self.tag.get().map(|tag| format!("{tag}{}*", demand::USE))
     }
 
     fn server_ms(&self, now_ms: u64) -> u64 {

@@ -414,6 +414,9 @@ pub struct RecomputeArgs {
     /// Print instead what the log would have cost by other prices: a YAML list as in `pricing.overrides`
     #[arg(long, value_name = "FILE")]
     pub prices: Option<PathBuf>,
+    /// Data folder of another process that shares the ledger in a Redis; give all of them
+    #[arg(long, value_name = "DIR")]
+    pub also: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

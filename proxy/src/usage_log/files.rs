@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use la_core::budget::SavedBook;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Bounds;
@@ -23,6 +24,10 @@ const LONGEST_LINE_BYTES: u64 = 1 << 20;
 pub struct Opening {
     /// Whether the file before holds everything up to then.
     pub continues: bool,
+    /// What the ledger in a Redis is called that several processes' logs tell of; absent where one process has its
+    /// own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<String>,
     /// What was counted.
     pub book: SavedBook,
 }
@@ -38,20 +43,24 @@ pub struct Ends {
     pub len_bytes: u64,
     /// The number of the last charge that is in the log; of the last before it, where it has none.
     pub entries: Option<u64>,
+    /// As [`Opening::ledger`].
+    pub ledger: Option<String>,
     /// When the file was begun, in Unix milliseconds; 0 when unknown.
     pub begun_ms: u64,
 }
 
 /// The head of an opening.
-#[derive(Deserialize)]
-struct OpeningHead {
-    book: BookHead,
+#[derive(Debug, Deserialize)]
+pub(super) struct OpeningHead {
+    pub(super) continues: bool,
+    pub(super) ledger: Option<String>,
+    pub(super) book: BookHead,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct BookHead {
-    entries: u64,
+pub(super) struct BookHead {
+    pub(super) entries: u64,
     at_ms: u64,
 }
 
@@ -63,14 +72,15 @@ pub fn ends(folder: &Path) -> io::Result<Option<Ends>> {
     let Some(number) = numbers(folder)?.last().copied() else { return Ok(None) };
     let path = path(folder, number);
     let (len_bytes, last) = last_line(&path)?;
-    let head: Option<OpeningHead> =
-        fs::read(opening_path(folder, number)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let begun = head.map(|head| (head.book.entries, head.book.at_ms));
+    // One that cannot be read is none: the log begins anew.
+    let head = read_head(folder, number).unwrap_or_default();
+    let (entries, begun_ms) = head.as_ref().map(|head| (head.book.entries, head.book.at_ms)).unzip();
     let entries = match last {
         Some(line) => serde_json::from_slice::<Line>(&line).ok().map(|line| line.number),
-        None => begun.map(|(entries, _)| entries),
+        None => entries,
     };
-    Ok(Some(Ends { path, number, len_bytes, entries, begun_ms: begun.map_or(0, |(_, at_ms)| at_ms) }))
+    let (ledger, begun_ms) = (head.and_then(|head| head.ledger), begun_ms.unwrap_or(0));
+    Ok(Some(Ends { path, number, len_bytes, entries, ledger, begun_ms }))
 }
 
 /// Makes the file `number`, and the folder where it is missing.
@@ -97,6 +107,18 @@ pub fn write_opening(folder: &Path, number: u64, opening: &Opening) -> io::Resul
 /// # Errors
 /// When it is there and is no opening.
 pub(super) fn read_opening(folder: &Path, number: u64) -> io::Result<Option<Opening>> {
+    read_as(folder, number)
+}
+
+/// The head of that alone.
+///
+/// # Errors
+/// As [`read_opening`].
+pub(super) fn read_head(folder: &Path, number: u64) -> io::Result<Option<OpeningHead>> {
+    read_as(folder, number)
+}
+
+fn read_as<T: DeserializeOwned>(folder: &Path, number: u64) -> io::Result<Option<T>> {
     let bytes = crate::data_dir::read_optional(&opening_path(folder, number))?;
     bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from)).transpose()
 }

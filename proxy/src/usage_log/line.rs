@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use la_core::amount::Amounts;
+use la_core::amount::{Amounts, Unit};
 use la_core::budget::{SavedPart, Spent};
 use la_core::id::Subject;
 use la_core::price::Billed;
@@ -81,6 +81,14 @@ pub enum Late {
     Killed,
     /// The request was open when the process was killed, and is charged as it was reserved.
     Open,
+    /// Nobody renewed what the request held in a Redis. One line for each subject that it was held of.
+    Expired,
+}
+
+/// The amounts of a request, by the meters that count them: each counts all of it.
+pub fn amounts(parts: &[SavedPart], amount: impl Fn(&SavedPart) -> u64) -> Amounts {
+    let of = |unit: Unit| parts.iter().filter(|part| part.unit == unit).map(&amount).max().unwrap_or(0);
+    Amounts { requests: of(Unit::Requests), tokens: of(Unit::Tokens), nano_usd: of(Unit::Usd) }
 }
 
 /// A line as it is read back.
@@ -158,8 +166,6 @@ impl Charge<'_> {
 
 #[cfg(test)]
 mod tests {
-    use la_core::amount::Unit;
-
     use super::*;
 
     fn charge(subject: &Subject) -> Charge<'_> {

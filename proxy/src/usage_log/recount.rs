@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 
 use la_core::amount::Unit;
 use la_core::budget::{SavedBook, SavedMeter, SavedOwner, SavedPart, Window};
 use la_core::id::Subject;
 use la_core::usage::Usage;
 
-use super::files;
+use serde::Deserialize;
+
+use super::files::{self, Opening, OpeningHead};
 use super::line::Line;
 
 /// What the log says was used.
@@ -47,38 +49,119 @@ pub struct Difference {
     pub held: u64,
 }
 
-/// Counts the log in `folder` again, up to the charge `entries`.
+/// Counts the logs in `folders` again, up to the charge `entries`: one folder of a ledger that one process has, those
+/// of all processes that share one. Of the latter, the first says which ledger is meant.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn recount(folder: &Path, entries: u64) -> io::Result<Recount> {
+pub fn recount(folders: &[PathBuf], entries: u64) -> io::Result<Recount> {
     let mut counted = Recount::default();
-    let numbers = files::numbers(folder)?;
-    if numbers.is_empty() {
-        counted.notes.push(format!("there is no usage log in {}", folder.display()));
-    }
-    for number in numbers {
-        if let Some(opening) = files::read_opening(folder, number)? {
-            let follows = counted.is_whole && opening.continues && opening.book.entries == counted.entries;
-            if !follows {
-                counted.begin(&opening.book, number);
+    let logs = Logs::find(folders, &mut counted.notes)?;
+    let numbers = logs.numbers(entries)?;
+    counted.begin(&logs, &numbers, entries)?;
+    let first = numbers.partition_point(|number| *number <= counted.entries);
+    counted.note_gaps(numbers.get(first..).unwrap_or_default(), entries);
+    let mut is_counted = vec![false; numbers.len()];
+    logs.each_line(|at, text| {
+        let line = match serde_json::from_str::<Line>(text) {
+            Ok(line) => line,
+            Err(error) => {
+                counted.notes.push(format!("{at}: {error}"));
+                counted.is_whole = false;
+                return;
             }
+        };
+        // A charge can stand in two logs when the process that had it made was killed.
+        let place = numbers.binary_search(&line.number).ok().filter(|place| *place >= first);
+        let seen = place.and_then(|place| is_counted.get_mut(place));
+        if seen.is_some_and(|seen| !std::mem::replace(seen, true)) {
+            counted.add(&line);
         }
-        for (at, line) in BufReader::new(File::open(files::path(folder, number))?).lines().enumerate() {
-            match serde_json::from_str::<Line>(&line?) {
-                Ok(line) if line.number > entries => return Ok(counted),
-                Ok(line) => counted.add(&line),
-                Err(error) => {
-                    counted.notes.push(format!("usage-{number}.jsonl line {}: {error}", at + 1));
-                    counted.is_whole = false;
-                }
-            }
-        }
-    }
-    if counted.entries < entries {
-        counted.lacks(counted.entries + 1, entries);
-    }
+    })?;
     Ok(counted)
+}
+
+/// The files of all folders that tell of one ledger.
+struct Logs {
+    files: Vec<LogFile>,
+}
+
+struct LogFile {
+    folder: PathBuf,
+    number: u64,
+    head: Option<OpeningHead>,
+    /// Whether others were before it.
+    is_later: bool,
+}
+
+/// All that is looked at to know which charges there are.
+#[derive(Deserialize)]
+struct Numbered {
+    number: u64,
+}
+
+impl Logs {
+    fn find(folders: &[PathBuf], notes: &mut Vec<String>) -> io::Result<Self> {
+        let mut ledger = None;
+        let mut all = Vec::new();
+        for (at, folder) in folders.iter().enumerate() {
+            let mut files = Vec::new();
+            for (place, number) in files::numbers(folder)?.into_iter().enumerate() {
+                let head = files::read_head(folder, number)?;
+                files.push(LogFile { folder: folder.clone(), number, head, is_later: place > 0 });
+            }
+            if files.is_empty() {
+                notes.push(format!("there is no usage log in {}", folder.display()));
+            }
+            if at == 0 {
+                ledger =
+                    files.iter().rev().find_map(|file| Some(file.head.as_ref()?.ledger.clone())).flatten();
+            }
+            let is_its = |file: &LogFile| file.head.as_ref().is_none_or(|head| head.ledger == ledger);
+            files.retain(is_its);
+            // What is before does not lead up to it, and may have its numbers.
+            let begins = |file: &LogFile| file.head.as_ref().is_some_and(|head| !head.continues);
+            let first = files.iter().rposition(begins).unwrap_or(0);
+            all.extend(files.into_iter().skip(first));
+        }
+        Ok(Self { files: all })
+    }
+
+    /// The numbers of all charges up to `entries`, rising, each once.
+    fn numbers(&self, entries: u64) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        self.each_line(|_, text| {
+            let number = serde_json::from_str(text).map(|Numbered { number }| number);
+            numbers.extend(number.ok().filter(|number| *number <= entries));
+        })?;
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    /// The file to count from: the first whose opening all charges of `numbers` up to `entries` follow, else the last.
+    fn beginning(&self, numbers: &[u64], entries: u64) -> Option<&LogFile> {
+        let opens_with = |file: &LogFile| file.head.as_ref().map(|head| head.book.entries);
+        let mut openings: Vec<_> =
+            self.files.iter().filter_map(|file| Some((opens_with(file)?, file))).collect();
+        openings.sort_by_key(|(opening, _)| *opening);
+        let leads_up = |opening: u64| {
+            let after = numbers.len() - numbers.partition_point(|number| *number <= opening);
+            opening <= entries && after as u64 == entries - opening
+        };
+        let first = openings.iter().find(|(opening, _)| leads_up(*opening));
+        first.or(openings.last()).map(|(_, file)| *file)
+    }
+
+    fn each_line(&self, mut take: impl FnMut(&str, &str)) -> io::Result<()> {
+        for file in &self.files {
+            let path = files::path(&file.folder, file.number);
+            for (at, line) in BufReader::new(File::open(&path)?).lines().enumerate() {
+                take(&format!("{} line {}", path.display(), at + 1), &line?);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Recount {
@@ -118,12 +201,17 @@ impl Recount {
         (requests.map_or(0, |periods| periods.values().sum()), counted.tokens, counted.nano_usd)
     }
 
-    fn begin(&mut self, book: &SavedBook, number: u64) {
-        if self.entries > 0 {
+    /// Starts with what was counted when a file was begun.
+    fn begin(&mut self, logs: &Logs, numbers: &[u64], entries: u64) -> io::Result<()> {
+        let Some(file) = logs.beginning(numbers, entries) else { return Ok(()) };
+        let Some(Opening { book, .. }) = files::read_opening(&file.folder, file.number)? else {
+            return Ok(());
+        };
+        if file.is_later {
+            let number = file.number;
             self.notes
                 .push(format!("counted from usage-{number}.jsonl: what is before does not lead up to it"));
         }
-        self.owners.clear();
         (self.entries, self.is_whole) = (book.entries, true);
         for owner in &book.owners {
             let counted = self.owners.entry(owner.subject.clone()).or_default();
@@ -133,17 +221,23 @@ impl Recount {
                 counted.meters.insert((meter.unit, meter.window.to_string()), periods);
             }
         }
+        Ok(())
+    }
+
+    /// Notes which charges up to `entries` are not among those that `numbers` names.
+    fn note_gaps(&mut self, numbers: &[u64], entries: u64) {
+        for number in numbers {
+            if *number > self.entries + 1 {
+                self.lacks(self.entries + 1, number - 1);
+            }
+            self.entries = *number;
+        }
+        if self.entries < entries {
+            self.lacks(self.entries + 1, entries);
+        }
     }
 
     fn add(&mut self, line: &Line) {
-        // A file can begin with what was to go to the one before.
-        if line.number <= self.entries {
-            return;
-        }
-        if line.number > self.entries + 1 {
-            self.lacks(self.entries + 1, line.number - 1);
-        }
-        self.entries = line.number;
         let caller = self.owners.entry(line.subject.clone()).or_default();
         caller.tokens = caller.tokens.plus(&line.usage);
         caller.nano_usd = caller.nano_usd.saturating_add(line.cost_nano_usd);

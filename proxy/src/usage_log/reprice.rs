@@ -1,9 +1,9 @@
 //! A change of prices, replayed over the log: what everything in it would have cost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 
 use la_core::id::Subject;
 use la_core::price::{Book, cost_nano_usd};
@@ -22,17 +22,27 @@ pub struct Replayed {
     pub unpriced: BTreeMap<String, u64>,
 }
 
-/// Replays the whole log in `folder`.
+/// Replays the whole logs in `folders`.
 ///
 /// # Errors
 /// When a file cannot be read, or has a line that is none.
-pub fn replay(folder: &Path, prices: &Book) -> io::Result<Replayed> {
-    let mut replayed = Replayed::default();
-    for number in files::numbers(folder)? {
-        let path = files::path(folder, number);
-        for (at, line) in BufReader::new(File::open(&path)?).lines().enumerate() {
-            let unreadable = |error| io::Error::other(format!("{} line {}: {error}", path.display(), at + 1));
-            replayed.add(&serde_json::from_str(&line?).map_err(unreadable)?, prices);
+pub fn replay(folders: &[PathBuf], prices: &Book) -> io::Result<Replayed> {
+    let (mut replayed, mut shared) = (Replayed::default(), HashSet::new());
+    for folder in folders {
+        for number in files::numbers(folder)? {
+            let path = files::path(folder, number);
+            let ledger = files::read_head(folder, number)?.and_then(|head| head.ledger);
+            for (at, line) in BufReader::new(File::open(&path)?).lines().enumerate() {
+                let unreadable =
+                    |error| io::Error::other(format!("{} line {}: {error}", path.display(), at + 1));
+                let line: Line = serde_json::from_str(&line?).map_err(unreadable)?;
+                // What several processes share can stand in two of their logs.
+                let is_new =
+                    ledger.as_ref().is_none_or(|ledger| shared.insert((ledger.clone(), line.number)));
+                if is_new {
+                    replayed.add(&line, prices);
+                }
+            }
         }
     }
     Ok(replayed)

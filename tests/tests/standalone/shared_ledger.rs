@@ -2,6 +2,7 @@
 //! while a router is killed, and while the server is restarted.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use la_core::amount::Unit;
 use la_core::budget::LimitsSpec;
 use la_tests::caller::{Call, Caller};
-use la_tests::cluster::{Client, eventually};
+use la_tests::cluster::{Client, eventually, la_router};
 use la_tests::fakes::FakeUpstream;
 use la_tests::fakes::vendor::{self, Known};
 use la_tests::gateway::{Gateway, Token};
@@ -197,4 +198,48 @@ async fn router_without_its_server_is_not_ready_within_a_second_and_ready_once_i
     .unwrap();
     let answered = call(&gateway, 0).send(gateway.address()).await.unwrap();
     assert_eq!(answered.status, 200, "{}", answered.text());
+}
+
+/// What `ledger recompute` says beside one router, with the data folders of all others.
+fn recompute(gateways: &[Gateway]) -> (bool, String) {
+    let [beside, others @ ..] = gateways else { return (false, "no router".to_owned()) };
+    let mut command = Command::new(la_router().unwrap());
+    command.env_clear().env("DATA_DIR", beside.directory().join("data")).args(["ledger", "recompute"]);
+    for other in others {
+        command.arg("--also").arg(other.directory().join("data"));
+    }
+    let output = command.output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_logs_of_three_routers_count_together_as_their_server_though_one_was_killed() {
+    let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
+    let server = RedisServer::start(&[]).unwrap();
+    let mut gateways = start(&upstream, &server, &dollars());
+    for number in 0..30 {
+        let answer = call(&gateways[number % 3], number).send(gateways[number % 3].address()).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    // What it had not told the server yet would be open for a minute more.
+    assert_eq!(settled(&server, 'U'), 30 * BILL);
+    gateways[2].kill();
+    let agreed = eventually("log and ledger to agree", Duration::from_secs(20), || {
+        let (agrees, said) = recompute(&gateways);
+        Ok(agrees.then_some(said))
+    });
+    let agreed = agreed.unwrap();
+    assert!(
+        agreed.contains("gateway/tests/shared") && agreed.ends_with("log and ledger agree\n"),
+        "{agreed}"
+    );
+    // Without one of the logs its charges are missed.
+    let (agrees, said) = recompute(&gateways[..2]);
+    assert!(!agrees && said.contains("the log lacks"), "{said}");
+    // Beside nobody there is nobody to ask.
+    gateways.iter_mut().for_each(Gateway::kill);
+    let (agrees, said) = recompute(&gateways);
+    assert!(!agrees && said.contains("use is counted in a Redis"), "{said}");
 }

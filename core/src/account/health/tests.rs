@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::account::reading::{Overage, WindowName};
+use crate::account::reading::Overage;
 
 const NOW: i64 = 1_790_000_000;
 const OPUS: &str = "claude-opus-5";

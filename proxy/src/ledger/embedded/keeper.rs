@@ -198,7 +198,7 @@ impl Keeper {
                 let _ = state.write_down();
                 let continues = !state.log.as_ref().is_some_and(UsageLog::is_broken_off);
                 let before = state.log.as_mut().map(|log| log.turn(next));
-                (before, Opening { continues, book: state.saved() })
+                (before, Opening { continues, ledger: None, book: state.saved() })
             });
             usage_log::write_opening(&folder, number, &opening)?;
             before.map_or(Ok(()), |before| before.sync_all())?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use la_core::amount::{Amounts, Unit};
 use la_core::budget::{SavedBook, SavedPart, Spent};
 use la_core::id::Subject;
 
@@ -34,8 +33,9 @@ fn open(setup: &Setup, recovered: &Recovered, now_ms: u64) -> io::Result<Option<
     let first = recovered.entries.saturating_sub(recovered.charged.len() as u64);
     let leads_up = |entries: u64| recovered.is_whole && (first..=recovered.entries).contains(&entries);
     let last = ends.as_ref().map_or(0, |ends| ends.number);
-    if let Some((ends, known)) =
-        ends.and_then(|ends| ends.entries.filter(|e| leads_up(*e)).map(|e| (ends, e)))
+    // The charges of a ledger in a Redis have numbers of their own.
+    let own = ends.filter(|ends| ends.ledger.is_none());
+    if let Some((ends, known)) = own.and_then(|ends| ends.entries.filter(|e| leads_up(*e)).map(|e| (ends, e)))
     {
         let mut log = UsageLog::go_on(&ends, bounds)?;
         owe(&mut log, recovered, known.saturating_sub(first), now_ms);
@@ -53,7 +53,7 @@ fn open(setup: &Setup, recovered: &Recovered, now_ms: u64) -> io::Result<Option<
         held: Vec::new(),
     };
     usage_log::begin(&folder, last.saturating_add(1), bounds).and_then(|log| {
-        usage_log::write_opening(&folder, log.number(), &Opening { continues: false, book })?;
+        usage_log::write_opening(&folder, log.number(), &Opening { continues: false, ledger: None, book })?;
         usage_log::prune(&folder, bounds, now_ms)?;
         Ok(Some(log))
     })
@@ -67,9 +67,10 @@ fn owe(log: &mut UsageLog, recovered: &Recovered, known: u64, now_ms: u64) {
         numbered.skip(usize::try_from(known).unwrap_or(usize::MAX))
     {
         let late = if spent.is_some() { Late::Killed } else { Late::Open };
-        let reserved = most(parts, |part| part.reserved);
+        let reserved = usage_log::amounts(parts, |part| part.reserved);
         // What an open request is charged is a bound, and not what anything cost.
-        let spent = spent.unwrap_or(Spent { amounts: most(parts, |part| part.charged), ..Spent::default() });
+        let spent = spent
+            .unwrap_or(Spent { amounts: usage_log::amounts(parts, |part| part.charged), ..Spent::default() });
         let cost_nano_usd = if late == Late::Killed { spent.amounts.nano_usd } else { 0 };
         let (pools, parts) = (pools_of(subject, parts), parts.clone());
         let (time_ms, late) = (now_ms, Some(late));
@@ -82,10 +83,4 @@ fn pools_of<'a>(subject: &Subject, parts: &'a [SavedPart]) -> Vec<&'a Subject> {
     let owners: BTreeSet<_> =
         parts.iter().map(|part| &part.owner).filter(|owner| *owner != subject).collect();
     owners.into_iter().collect()
-}
-
-/// The amounts of a request, by the meters that count them: each counts all of it.
-fn most(parts: &[SavedPart], amount: impl Fn(&SavedPart) -> u64) -> Amounts {
-    let of = |unit: Unit| parts.iter().filter(|part| part.unit == unit).map(&amount).max().unwrap_or(0);
-    Amounts { requests: of(Unit::Requests), tokens: of(Unit::Tokens), nano_usd: of(Unit::Usd) }
 }

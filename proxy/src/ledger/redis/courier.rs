@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use la_core::id::Subject;
+use redis::Value;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
+use super::charges::{self, Charges};
 use super::demand::{self, Counted};
 use super::{Ended, LEASE_MS, Link, Script, Shared, lock};
 use crate::clock;
@@ -52,6 +54,7 @@ const FLUSH_WITHIN_MS: u64 = 5_000;
 
 struct Courier {
     shared: Arc<Shared>,
+    charges: Option<Charges>,
     renewed_ms: u64,
     checked_ms: u64,
     looked_ms: u64,
@@ -66,7 +69,8 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<Result<(), String
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
     let shared = Arc::clone(shared);
-    let courier = Courier { shared, renewed_ms: 0, checked_ms: 0, looked_ms: 0, kept_ms: 0 };
+    let charges = shared.log.clone().map(Charges::new);
+    let courier = Courier { shared, charges, renewed_ms: 0, checked_ms: 0, looked_ms: 0, kept_ms: 0 };
     std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || runtime.block_on(courier.run()))
@@ -107,6 +111,7 @@ impl Courier {
     async fn connect(&mut self) -> Result<Arc<Link>, Fault> {
         let place = lock(&self.shared.place).clone();
         let link = Arc::new(Link::open(&self.shared.settings.url, &place, self.shared.time.clock).await?);
+        self.keep_log(&link).await?;
         self.renew(&link).await?;
         self.flush(&link).await?;
         *lock(&self.shared.trouble) = None;
@@ -133,6 +138,7 @@ impl Courier {
             }
             let done = async {
                 self.flush(link).await?;
+                self.tell_readers(link).await?;
                 if is_time {
                     self.keep_up(link).await?;
                 }
@@ -143,9 +149,14 @@ impl Courier {
             }
             let is_current =
                 self.shared.link.borrow().as_ref().is_some_and(|current| Arc::ptr_eq(current, link));
-            match *lock(&self.shared.ending) {
+            let ending = *lock(&self.shared.ending);
+            match ending {
                 Some(Ending::Abandoned) => return true,
-                Some(Ending::Closed) if is_current => return true,
+                Some(Ending::Closed) if is_current => {
+                    // What is not said here is told a second time, by another process.
+                    let _ = self.keep_log(link).await;
+                    return true;
+                }
                 _ if !is_current => return false,
                 _ => {}
             }
@@ -156,6 +167,7 @@ impl Courier {
     async fn keep_up(&mut self, link: &Link) -> Result<(), Fault> {
         let late = |_| Fault::Lost(format!("has not answered for {} ms", PING_WITHIN.as_millis()));
         tokio::time::timeout(PING_WITHIN, link.ping()).await.map_err(late)??;
+        self.keep_log(link).await?;
         let now_ms = clock::monotonic_ms();
         if now_ms.saturating_sub(self.renewed_ms) >= RENEW_EVERY_MS {
             self.renew(link).await?;
@@ -173,7 +185,12 @@ impl Courier {
     }
 
     /// Brings ends to the server, oldest first. What it has not acknowledged waits on.
-    async fn flush(&self, link: &Link) -> Result<(), Fault> {
+    async fn flush(&mut self, link: &Link) -> Result<(), Fault> {
+        if self.shared.ends.borrow().unknown() > 0
+            && let Some(charges) = &mut self.charges
+        {
+            charges.ready(link, &self.shared).await?;
+        }
         loop {
             let batch: Vec<_> = {
                 let mut waiting = lock(&self.shared.waiting);
@@ -187,12 +204,23 @@ impl Courier {
             let (sent, mut failed) = (batch.len(), None);
             let mut back = Vec::new();
             for (ended, answer) in batch.into_iter().zip(answers) {
-                let Err(fault) = answer else { continue };
+                let fault = match answer {
+                    Ok(answer) => {
+                        let tell = |charges: &mut Charges| {
+                            charges.tell(&self.shared.name(ended.hold), &answer, &ended)
+                        };
+                        self.charges.iter_mut().for_each(tell);
+                        continue;
+                    }
+                    Err(fault) => fault,
+                };
                 if clock::monotonic_ms().saturating_sub(ended.at_ms) < GIVE_UP_MS {
                     back.push(ended);
                 }
                 failed = Some(fault);
             }
+            // Whoever hears that an end is known finds its line.
+            self.charges.iter_mut().for_each(|charges| charges.write_down(&self.shared));
             let acknowledged = (sent - back.len()) as u64;
             let mut waiting = lock(&self.shared.waiting);
             back.into_iter().rev().for_each(|ended| waiting.push_front(ended));
@@ -204,11 +232,30 @@ impl Courier {
         }
     }
 
-    async fn finish(&self, link: &Link, ended: &Ended) -> Result<(), Fault> {
+    async fn keep_log(&mut self, link: &Link) -> Result<(), Fault> {
+        match &mut self.charges {
+            Some(charges) => charges.keep_up(link, &self.shared).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Reads everything that is counted, for those who wait for it.
+    async fn tell_readers(&mut self, link: &Link) -> Result<(), Fault> {
+        let readers = std::mem::take(&mut *lock(&self.shared.readers));
+        if readers.is_empty() {
+            return Ok(());
+        }
+        let book = charges::read_book(link, &self.shared).await?;
+        // Who does not wait any more does not mind.
+        readers.into_iter().for_each(|reader| drop(reader.send(book.clone())));
+        Ok(())
+    }
+
+    async fn finish(&self, link: &Link, ended: &Ended) -> Result<Value, Fault> {
         let keys: Vec<_> = ended.owners.iter().flat_map(demand::keys).collect();
         let spent = ended.spent.as_ref().map(|spent| (&spent.amounts, &spent.tokens));
         let arguments = demand::ending(&self.shared.name(ended.hold), spent);
-        link.run(Script::Finish, &keys, &arguments).await.map(drop)
+        link.run(Script::Finish, &keys, &arguments).await
     }
 
     /// Renews every open hold of this process, one command per owner.

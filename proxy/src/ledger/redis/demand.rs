@@ -1,7 +1,9 @@
 //! What the scripts are told and what they tell, in their order.
 
 use la_core::amount::{Amounts, Unit};
-use la_core::budget::{Covering, Enforcement, Level, Rate, Refused, RefusedBy, SavedMeter, Window};
+use la_core::budget::{
+    Covering, Enforcement, Level, Rate, Refused, RefusedBy, SavedMeter, SavedPart, Window,
+};
 use la_core::id::Subject;
 use la_core::usage::Usage;
 use redis::Value;
@@ -10,6 +12,9 @@ use crate::ledger::state::REMEMBERED_MS;
 
 /// The largest whole number up to which doubles, which scripts count with, are exact: 2^53 - 1.
 pub(super) const MOST: u64 = (1 << 53) - 1;
+
+/// Stands between a proxy's tag and an owner in the name of the owner's hash.
+pub(super) const USE: &str = ":use:";
 
 /// Which step of a request asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +78,26 @@ pub(super) struct ToldOwner {
 
 /// The two keys of an owner. The tag in braces keeps all of one proxy in one slot of a cluster.
 pub(super) fn keys(owner: &Subject) -> [String; 2] {
+    let tag = tag(owner);
+    [format!("{tag}{USE}{owner}"), format!("{tag}:open:{owner}")]
+}
+
+/// What all keys of an owner's proxy begin with.
+pub(super) fn tag(owner: &Subject) -> String {
     let text = owner.as_str();
     let proxy = text.rsplitn(3, '/').nth(2).unwrap_or(text);
-    let proxy = proxy.strip_prefix("pool:").unwrap_or(proxy);
-    [format!("{{la:{proxy}}}:use:{text}"), format!("{{la:{proxy}}}:open:{text}")]
+    tag_of(proxy.strip_prefix("pool:").unwrap_or(proxy))
+}
+
+/// What all keys of the proxy called `proxy` begin with.
+pub(super) fn tag_of(proxy: &str) -> String {
+    format!("{{la:{proxy}}}")
+}
+
+/// Whose the first of [`keys`] is.
+pub(super) fn owner_of(key: &str) -> Option<Subject> {
+    let (_, owner) = key.split_once(USE)?;
+    Subject::try_from(owner.to_owned()).ok()
 }
 
 /// The seats of a request.
@@ -365,9 +386,7 @@ impl Counted {
     }
 
     fn meter(&mut self, name: &str) -> Option<&mut SavedMeter> {
-        let (unit, window) = name.split_once('|')?;
-        let unit = Unit::ALL.into_iter().find(|known| letter(*known) == unit)?;
-        let window: Window = window.parse().ok()?;
+        let (unit, window) = meter_of(name)?;
         let same = |meter: &SavedMeter| meter.unit == unit && meter.window == window;
         let at = self.meters.iter().position(same).unwrap_or_else(|| {
             self.meters.push(saved(unit, window, (0, 0, 0), Vec::new()));
@@ -377,7 +396,34 @@ impl Counted {
     }
 }
 
-fn text(value: &Value) -> Option<&str> {
+/// What the holds of an owner have taken, in the answer that [`Counted::read`] reads.
+pub(super) fn held(owner: &Subject, value: &Value) -> Vec<SavedPart> {
+    let Value::Array(values) = value else { return Vec::new() };
+    let pairs = values.get(2..).unwrap_or_default().chunks_exact(2);
+    let holds = pairs.filter_map(|pair| match pair {
+        [field, parts] if text(field)?.starts_with("h:") => text(parts),
+        _ => None,
+    });
+    let lines = holds.flat_map(|parts| parts.lines().filter_map(|line| line.strip_prefix("m ")));
+    lines.filter_map(|line| part(owner, &format!("{line} 0"))).collect()
+}
+
+/// Reads a part of a charge: a meter, when its period began, what was held of it and what was charged.
+pub(super) fn part(owner: &Subject, line: &str) -> Option<SavedPart> {
+    let mut words = line.split(' ');
+    let (unit, window) = meter_of(words.next()?)?;
+    let mut number = || words.next()?.parse().ok();
+    let (start_ms, reserved, charged) = (number()?, number()?, number()?);
+    Some(SavedPart { owner: owner.clone(), unit, window, start_ms, reserved, charged })
+}
+
+fn meter_of(name: &str) -> Option<(Unit, Window)> {
+    let (unit, window) = name.split_once('|')?;
+    let unit = Unit::ALL.into_iter().find(|known| letter(*known) == unit)?;
+    Some((unit, window.parse().ok()?))
+}
+
+pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -385,6 +431,6 @@ fn text(value: &Value) -> Option<&str> {
     }
 }
 
-fn whole(number: i64) -> u64 {
+pub(super) fn whole(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }

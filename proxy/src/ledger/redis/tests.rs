@@ -1,5 +1,6 @@
 //! What only a shared ledger promises, against a real server.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use la_core::id::Subject;
@@ -10,11 +11,13 @@ use super::{OnUnavailable, RedisSettings, Remote, Script, Time, lock};
 use crate::ledger::{Ledger, Place, Turns};
 use crate::redis_link::Clock;
 use crate::redis_link::server::RedisServer;
+use crate::usage_log::Keeping;
 
 mod cluster;
 mod failures;
 mod histories;
 mod holds;
+mod log;
 mod pace;
 mod together;
 
@@ -57,7 +60,11 @@ impl Shared {
 
 pub(super) fn open(url: &str, time: Time, on_unavailable: OnUnavailable, unrecorded: Counter) -> Arc<Ledger> {
     let settings = RedisSettings { url: url.parse().unwrap(), on_unavailable };
-    let place = Place::There(Remote::open_with(settings, unrecorded, time).unwrap());
+    logged(settings, (Path::new(""), Keeping::Off), unrecorded, time)
+}
+
+fn logged(settings: RedisSettings, log: (&Path, Keeping), unrecorded: Counter, time: Time) -> Arc<Ledger> {
+    let place = Place::There(Remote::open_with(settings, log, unrecorded, time).unwrap());
     Arc::new(Ledger { place, turns: Turns::default() })
 }
 

@@ -7,7 +7,7 @@ use crate::usage_log::{self, Recount};
 /// What the log of a data folder comes to, and in what it differs from the ledger that is open there.
 fn counted(dir: &Path, ledger: &Ledger) -> (Recount, Vec<usage_log::Difference>) {
     let book = ledger.saved().unwrap();
-    let recount = usage_log::recount(&usage_log::folder(dir), book.entries).unwrap();
+    let recount = usage_log::recount(&[usage_log::folder(dir)], book.entries).unwrap();
     let differences = recount.differences(&book);
     (recount, differences)
 }
@@ -135,8 +135,14 @@ fn log_that_cannot_be_written_refuses_nothing_and_says_what_it_lacks() {
     let ledger = open(setup(dir.path())).unwrap();
     spend(&ledger, "a", 3);
     // As on a full disk: every write to this file fails.
-    let full =
-        usage_log::Ends { path: "/dev/full".into(), number: 1, len_bytes: 0, entries: None, begun_ms: 0 };
+    let full = usage_log::Ends {
+        path: "/dev/full".into(),
+        number: 1,
+        len_bytes: 0,
+        entries: None,
+        ledger: None,
+        begun_ms: 0,
+    };
     ledger.shared().lock().log = Some(usage_log::UsageLog::go_on(&full, BOUNDS).unwrap());
     spend(&ledger, "a", 2_000);
     assert_eq!(ledger.health(), Ok(()));
