@@ -187,7 +187,7 @@ fn floors_are_on_disk_before_anything_is_reserved_and_are_taken_once() {
 
     // No line of the usage log tells of the floors, so it goes on in a file that begins with them.
     let (folder, book) = (crate::usage_log::folder(dir.path()), ledger.saved().unwrap());
-    let recount = || crate::usage_log::recount(&[folder.clone()], book.entries).unwrap();
+    let recount = || crate::usage_log::recount(std::slice::from_ref(&folder), book.entries).unwrap();
     let mut counted = recount();
     for _ in 0..500 {
         if counted.is_whole && counted.differences(&book).is_empty() {
