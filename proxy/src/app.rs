@@ -15,7 +15,7 @@ use crate::config::generation::Highest;
 use crate::config::{Flags, ManifestFolder, SnapshotDir, Source};
 use crate::credentials::{HomeError, find_home_patiently, folders};
 use crate::data_dir::DataDir;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, SharedRecords};
 use crate::listener::{DataPlane, Running};
 use crate::observe::metrics::Metrics;
 use crate::redis_link::RedisUrl;
@@ -188,7 +188,7 @@ impl Router {
 /// As [`Router::open`].
 pub fn preview(data_dir: &DataDir, settings: &ServeSettings) -> Result<(Snapshot, Vec<String>), Failure> {
     let tokens = open_tokens(data_dir, settings)?;
-    let mut source = open_source(settings, tokens.as_ref())?;
+    let mut source = open_source(settings, tokens.as_ref(), None)?;
     let loaded = source.preview(clock::unix_seconds()).map_err(|error| Failure::Configuration(error.0))?;
     Ok((loaded.snapshot, loaded.faults))
 }
@@ -253,7 +253,7 @@ fn open_feed(
     tokens: Option<&Arc<TokenStore>>,
     listeners: Listeners,
 ) -> Result<Feed, Failure> {
-    let source = open_source(settings, tokens)?;
+    let source = open_source(settings, tokens, listeners.ledger.shared_records())?;
     let highest = match source {
         Source::SnapshotDir(_) => Some(Highest::open(data_dir).map_err(Failure::runtime)?),
         Source::Manifests(_) | Source::Flags(_) => None,
@@ -261,7 +261,11 @@ fn open_feed(
     Ok(Feed::new(source, highest, listeners))
 }
 
-fn open_source(settings: &ServeSettings, tokens: Option<&Arc<TokenStore>>) -> Result<Source, Failure> {
+fn open_source(
+    settings: &ServeSettings,
+    tokens: Option<&Arc<TokenStore>>,
+    shared: Option<SharedRecords>,
+) -> Result<Source, Failure> {
     match (&settings.source, tokens) {
         (SourceSettings::SnapshotDir(dir), _) => Ok(Source::SnapshotDir(SnapshotDir::new(dir.clone()))),
         (SourceSettings::Flags(upstream), Some(tokens)) => {
@@ -269,7 +273,7 @@ fn open_source(settings: &ServeSettings, tokens: Option<&Arc<TokenStore>>) -> Re
         }
         (SourceSettings::Manifests { dir, tokens_dir }, Some(tokens)) => {
             let minter = Minter::new(tokens.clone(), tokens_dir.clone(), base_url(settings.listen.listen));
-            Ok(Source::Manifests(ManifestFolder::new(dir.clone(), tokens.clone(), minter)))
+            Ok(Source::Manifests(ManifestFolder::new(dir.clone(), tokens.clone(), minter, shared)))
         }
         (_, None) => Err(Failure::Runtime("token store was not opened".to_owned())),
     }

@@ -36,6 +36,7 @@ mod conformance;
 use embedded::KeeperHandle;
 pub use embedded::OpenError;
 pub use redis::try_out as try_redis;
+pub use redis::{Change, Named, SharedRecords};
 use redis::{Held, Remote};
 pub use redis::{OnUnavailable, RedisSettings};
 use state::{Ending, Refusal, Shared, State, Taken};
@@ -161,6 +162,14 @@ impl Ledger {
     pub fn memory() -> Arc<Self> {
         let state = State::new(Book::new(Grants::Endless), None, u64::MAX);
         Arc::new(Self::here(Arc::new(Shared::new(state)), None))
+    }
+
+    /// Records that all processes share which count in the same place, where there is one.
+    pub fn shared_records(&self) -> Option<SharedRecords> {
+        match &self.place {
+            Place::Here { .. } => None,
+            Place::There(remote) => Some(remote.records()),
+        }
     }
 
     /// How long a request that waits for others to end asks again at the latest: those of other processes end

@@ -3,6 +3,7 @@
 //! No text is stored: it follows from key and record. The store is one file that changes whole; whoever
 //! holds the data folder is its only writer.
 
+mod agreement;
 mod key;
 mod mint;
 mod outputs;

@@ -46,7 +46,7 @@ pub(super) fn run(command: TokensCommand, lookup: &Lookup) -> Result<(), Failure
 /// Where tokens are kept now.
 enum Office {
     Server(Server),
-    Files(Files),
+    Files(Box<Files>),
 }
 
 /// The files of a data folder that no server holds.
@@ -77,7 +77,7 @@ impl Office {
         let data_dir = DataDir::open(&path).map_err(|e| runtime(&e))?;
         let signing = Signing::open(&data_dir, shared).map_err(|e| runtime(&e))?;
         let store = TokenStore::open(&data_dir, signing).map_err(|e| runtime(&e))?;
-        Ok(Self::Files(Files { data_dir, store }))
+        Ok(Self::Files(Box::new(Files { data_dir, store })))
     }
 
     fn issue(self, request: IssueRequest) -> Result<Secret, Failure> {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::fingerprint::Fingerprint;
 use super::flags::token_records;
 use super::{FromManifest, Generations, LoadError, Loaded};
+use crate::ledger::SharedRecords;
 use crate::tokens::{Minter, TokenStore, Wanted};
 
 /// Most bytes of one manifest.
@@ -26,6 +27,8 @@ pub struct ManifestFolder {
     dir: PathBuf,
     tokens: Arc<TokenStore>,
     minter: Minter,
+    /// Where records are shared with other processes.
+    shared: Option<SharedRecords>,
     changes: watch::Receiver<u64>,
     /// When a renewal is due, in Unix seconds.
     due: Option<i64>,
@@ -33,9 +36,10 @@ pub struct ManifestFolder {
 }
 
 impl ManifestFolder {
-    pub fn new(dir: PathBuf, tokens: Arc<TokenStore>, minter: Minter) -> Self {
+    /// With `shared`, all processes of the RouterProxy that share it mint the same texts.
+    pub fn new(dir: PathBuf, tokens: Arc<TokenStore>, minter: Minter, shared: Option<SharedRecords>) -> Self {
         let changes = tokens.subscribe();
-        Self { dir, tokens, minter, changes, due: None, served_before: false }
+        Self { dir, tokens, minter, shared, changes, due: None, served_before: false }
     }
 
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -69,6 +73,8 @@ impl ManifestFolder {
             faults.extend(first.faults.iter().map(|fault| manifests.locate(fault).to_string()));
             return Err(LoadError(faults));
         }
+        let joined = self.shared.as_ref().map_or(Ok(()), |shared| self.tokens.join(shared));
+        faults.extend(joined.err().map(|error| error.to_string()));
         faults.extend(self.mint(&manifests, proxy, &first, now));
         let mut compiled = self.compile(&manifests, proxy);
         faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));

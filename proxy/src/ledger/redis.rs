@@ -35,9 +35,12 @@ mod courier;
 mod demand;
 mod held;
 mod mirror;
+mod records;
 
 #[cfg(test)]
 pub(super) mod tests;
+
+pub use records::{Change, Named, SharedRecords};
 
 /// How long a hold lasts that nobody renews, in milliseconds.
 const LEASE_MS: u64 = 60_000;
@@ -57,6 +60,7 @@ enum Script {
     Look,
     Log,
     Book,
+    Records,
 }
 
 /// How long everything that is counted may take to be told.
@@ -119,6 +123,8 @@ struct Shared {
     log_trouble: Mutex<Option<String>>,
     /// Who waits for everything that is counted.
     readers: Mutex<Vec<oneshot::Sender<SavedBook>>>,
+    /// What is to be done for shared records.
+    errands: records::Errands,
     /// Requests that were admitted and counted nowhere.
     unrecorded: Counter,
     said_unrecorded: AtomicBool,
@@ -185,7 +191,7 @@ pub(super) fn objection(covering: &[Covering<'_>]) -> Option<String> {
 
 impl Scripts for Script {
     const ALL: &'static [Self] =
-        &[Self::Reserve, Self::Finish, Self::Renew, Self::Look, Self::Log, Self::Book];
+        &[Self::Reserve, Self::Finish, Self::Renew, Self::Look, Self::Log, Self::Book, Self::Records];
 
     fn place(self) -> usize {
         self as usize
@@ -199,6 +205,7 @@ impl Scripts for Script {
             Self::Look => include_str!("redis/scripts/look.lua"),
             Self::Log => include_str!("redis/scripts/log.lua"),
             Self::Book => include_str!("redis/scripts/book.lua"),
+            Self::Records => include_str!("redis/scripts/records.lua"),
         };
         [include_str!("redis/scripts/owner.lua"), body].join("\n")
     }
@@ -251,6 +258,7 @@ impl Remote {
             log,
             log_trouble: Mutex::default(),
             readers: Mutex::default(),
+            errands: records::Errands::default(),
             unrecorded,
             said_unrecorded: AtomicBool::new(false),
         });
@@ -323,6 +331,11 @@ impl Remote {
         lock(&self.shared.trouble).as_ref().map_or(Ok(()), |trouble| Err(trouble.why.clone()))
     }
 
+    /// Records that are shared by all processes of the proxy.
+    pub(super) fn records(&self) -> SharedRecords {
+        SharedRecords::new(Arc::clone(&self.shared))
+    }
+
     /// Whether a usage log tells of its requests.
     pub(super) fn is_logged(&self) -> bool {
         self.shared.log.is_some()
@@ -378,6 +391,11 @@ impl Shared {
         self.tag.get().map(|tag| format!("{tag}:log"))
     }
 
+    /// The hash of shared records, once the proxy is known.
+    fn records_key(&self) -> Option<String> {
+        self.tag.get().map(|tag| format!("{tag}:tokens"))
+    }
+
     /// What the hashes of all owners are called.
     fn owners_pattern(&self) -> Option<String> {
         self.tag.get().map(|tag| format!("{tag}{}*", demand::USE))
@@ -389,6 +407,12 @@ impl Shared {
 
     fn trouble(&self) -> Option<String> {
         lock(&self.trouble).as_ref().map(|trouble| trouble.why.clone())
+    }
+
+    /// Why the server has not been there for so long, if so.
+    fn trouble_for(&self, for_ms: u64) -> Option<String> {
+        let for_long = |trouble: &&Trouble| clock::monotonic_ms().saturating_sub(trouble.since_ms) >= for_ms;
+        lock(&self.trouble).as_ref().filter(for_long).map(|trouble| trouble.why.clone())
     }
 
     /// The connection; waits for it while it has only just been lost.
@@ -403,12 +427,8 @@ impl Shared {
         if let Some(link) = self.link.borrow().clone() {
             return Ok(link);
         }
-        let for_long = |trouble: &&Trouble| {
-            let wait_ms = u64::try_from(ANSWER_WITHIN.as_millis()).unwrap_or(u64::MAX);
-            clock::monotonic_ms().saturating_sub(trouble.since_ms) >= wait_ms
-        };
-        if let Some(trouble) = lock(&self.trouble).as_ref().filter(for_long) {
-            return Err(Stop::Unavailable(trouble.why.clone()));
+        if let Some(why) = self.trouble_for(u64::try_from(ANSWER_WITHIN.as_millis()).unwrap_or(u64::MAX)) {
+            return Err(Stop::Unavailable(why));
         }
         let mut links = self.link.subscribe();
         let linked = links.wait_for(Option::is_some).await;

@@ -100,12 +100,19 @@ impl Minter {
     pub fn revoke_gone(&self, present: &BTreeSet<(String, String)>, now: i64) -> Vec<String> {
         let mut failed = Vec::new();
         for record in self.store.records().iter().filter(|record| is_minted(record) && record.is_live(now)) {
-            if present.contains(&(record.namespace.clone(), record.name.clone())) {
+            let is_present = present.contains(&(record.namespace.clone(), record.name.clone()));
+            if is_present || !self.store.has_manifest(&record.namespace, &record.name) {
                 continue;
             }
             if let Err(error) = self.revoke_one(record, now) {
                 failed.push(format!("RouterToken {}/{} is gone: {error}", record.namespace, record.name));
             }
+        }
+        // What could not be revoked is still this process's to revoke.
+        if failed.is_empty()
+            && let Err(error) = self.store.note_manifests(present)
+        {
+            failed.push(error.to_string());
         }
         failed
     }
@@ -170,7 +177,7 @@ fn current<'a>(records: &'a [Record], token: &Wanted, now: i64) -> Option<&'a Re
     let alike = ours.filter(|record| {
         matches!(record.origin, Origin::Manifest { duration_seconds, .. } if duration_seconds == token.lifetime_seconds)
     });
-    alike.max_by_key(|record| record.expires_at)
+    alike.max_by(|a, b| (a.expires_at, &a.id).cmp(&(b.expires_at, &b.id)))
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use la_core::snapshot::{IssuedId, audience_of};
 use la_core::token::Claims;
 use serde::{Deserialize, Serialize};
 
+/// How long after its end a record is kept, so that its owner can still see what it was.
+const REMEMBER_SECONDS: i64 = 30 * 86_400;
+
 /// The record of one text. Times are Unix seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -101,6 +104,11 @@ impl Record {
     /// Whether its text works at `now`.
     pub fn is_live(&self, now: i64) -> bool {
         self.revoked_at.is_none() && now < self.expires_at
+    }
+
+    /// Whether it ended so long ago that nobody needs to see what it was.
+    pub(super) fn is_forgotten(&self, now: i64) -> bool {
+        now >= self.expires_at.saturating_add(REMEMBER_SECONDS)
     }
 
     /// What people see of it. Use counts on the whole RouterToken.

@@ -1,8 +1,11 @@
 //! The records of all tokens, in one file that changes whole.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use la_core::id::{IdError, TokenId};
 use la_core::secret::Secret;
@@ -11,14 +14,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::key::random;
-use super::{KeyFileError, LOCAL_PROXY, Origin, Record, Signing};
+use super::{KeyFileError, LOCAL_PROXY, Origin, Record, Signing, agreement};
+use crate::clock;
 use crate::data_dir::{DataDir, read_optional, write_whole};
+use crate::ledger::{Change, Named, SharedRecords};
 
 const STORE_FILE: &str = "tokens.json";
 const STORE_VERSION: u32 = 1;
 
-/// How long after its end a record is kept, so that its owner can still see what it was.
-const REMEMBER_SECONDS: i64 = 30 * 86_400;
+/// How long a start waits for what other processes know of tokens.
+const JOINED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Most records kept; the file is rewritten whole on every change.
 const MAX_RECORDS: usize = 100_000;
@@ -30,6 +35,8 @@ pub struct TokenStore {
     signing: Signing,
     book: Mutex<Book>,
     changes: watch::Sender<u64>,
+    /// Where records are that other processes have too, once this one has joined them.
+    shared: OnceLock<SharedRecords>,
 }
 
 /// What a new token is to be.
@@ -62,15 +69,21 @@ pub enum StoreError {
     Name(#[from] IdError),
     #[error(transparent)]
     Sign(#[from] KeyError),
+    #[error("tokens are shared through a Redis, which does not answer for them: {0}")]
+    Shared(String),
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Book {
     version: u32,
     /// `namespace/name` of the proxy that new tokens are for.
     proxy: String,
     tokens: Vec<Record>,
+    /// `namespace/name` of each RouterToken whose manifest is or was here, once records are shared: with those of
+    /// others this process has nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    manifests: Option<BTreeSet<String>>,
 }
 
 impl TokenStore {
@@ -86,12 +99,23 @@ impl TokenStore {
             error,
         })?;
         let book = match bytes {
-            None => Book { version: STORE_VERSION, proxy: LOCAL_PROXY.to_owned(), tokens: Vec::new() },
+            None => Book {
+                version: STORE_VERSION,
+                proxy: LOCAL_PROXY.to_owned(),
+                tokens: Vec::new(),
+                manifests: None,
+            },
             Some(bytes) => {
                 read_book(&bytes).map_err(|reason| StoreError::Damaged { path: path.clone(), reason })?
             }
         };
-        Ok(Self { path, signing, book: Mutex::new(book), changes: watch::Sender::new(0) })
+        Ok(Self {
+            path,
+            signing,
+            book: Mutex::new(book),
+            changes: watch::Sender::new(0),
+            shared: OnceLock::new(),
+        })
     }
 
     /// Every key whose tokens are believed.
@@ -116,6 +140,68 @@ impl TokenStore {
             book.proxy = proxy.to_owned();
             Ok(())
         })
+    }
+
+    /// Shares the records of the proxy that is served with all processes that serve it, from now on. Waits until
+    /// theirs are known, or the server has not told them for some seconds: what is in the file is served until it
+    /// does. Again is nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn join(self: &Arc<Self>, shared: &SharedRecords) -> Result<(), StoreError> {
+        if self.shared.get().is_some() {
+            return Ok(());
+        }
+        self.change(|book| {
+            let minted = book.tokens.iter().filter(|record| record.origin != Origin::Issued);
+            let here = minted.map(|record| format!("{}/{}", record.namespace, record.name)).collect();
+            book.manifests.get_or_insert(here);
+            Ok(())
+        })?;
+        self.shared.get_or_init(|| shared.clone());
+        let (sender, heard) = sync_channel(1);
+        let (store, proxy) = (Arc::downgrade(self), self.lock().proxy.clone());
+        let hears = move |all: Vec<Named>| {
+            let changes = store.upgrade().map(|store| store.take_in(&all)).unwrap_or_default();
+            // Who does not wait any more finds it all the same.
+            let _ = sender.try_send(());
+            changes
+        };
+        shared.follow(proxy.rsplit('/').next().unwrap_or_default(), Box::new(hears));
+        let _ = heard.recv_timeout(JOINED_WITHIN);
+        Ok(())
+    }
+
+    /// Whether the manifest of the RouterToken `namespace/name` is or was here, and not only at other processes.
+    pub fn has_manifest(&self, namespace: &str, name: &str) -> bool {
+        let book = self.lock();
+        book.manifests.as_ref().is_none_or(|here| here.contains(&format!("{namespace}/{name}")))
+    }
+
+    /// Notes of which RouterTokens, by namespace and name, the manifests are here now.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn note_manifests(&self, present: &BTreeSet<(String, String)>) -> Result<(), StoreError> {
+        self.change(|book| {
+            if let Some(here) = &mut book.manifests {
+                *here = present.iter().map(|(namespace, name)| format!("{namespace}/{name}")).collect();
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes in what all processes know. Gives what they do not know yet.
+    fn take_in(&self, all: &[Named]) -> Vec<Change> {
+        let mut wanted = Vec::new();
+        let taken = self.change(|book| {
+            wanted = agreement::take_in(&mut book.tokens, &book.proxy, all, clock::unix_seconds());
+            Ok(())
+        });
+        if let Err(error) = taken {
+            tracing::error!("what other processes know of tokens is not served: {error}");
+        }
+        wanted
     }
 
     /// Records of the proxy that is served, in the order of their issue.
@@ -152,27 +238,46 @@ impl TokenStore {
     /// # Errors
     /// When the store is full or cannot be written.
     pub fn issue(&self, new: NewToken, now: i64) -> Result<Record, StoreError> {
-        let id = TokenId::from_random(random()?);
+        let shared = self.shared.get();
+        if let (Some(shared), Some(place)) = (shared, &new.place) {
+            return self.mint_together(shared, place, &new, now);
+        }
+        let proxy = self.lock().proxy.clone();
+        let record = new_record(&proxy, TokenId::from_random(random()?), new, now)?;
+        match shared {
+            Some(shared) => self.keep(agreement::create(shared, &record)?, now),
+            None => self.keep(record, now),
+        }
+    }
+
+    /// Mints the first text of a RouterToken that no process has minted yet, or takes what another mints meanwhile.
+    fn mint_together(
+        &self,
+        shared: &SharedRecords,
+        (namespace, name): &(String, String),
+        new: &NewToken,
+        now: i64,
+    ) -> Result<Record, StoreError> {
+        let known: BTreeSet<TokenId> = self.records().into_iter().map(|record| record.id).collect();
+        let proxy = self.lock().proxy.clone();
+        let ids = (1..=MAX_RECORDS as u64).map(|epoch| agreement::id_of(&proxy, (namespace, name), epoch));
+        for id in ids.filter(|id| !known.contains(id)) {
+            let wanted = new_record(&proxy, id, new.clone(), now)?;
+            let record = self.keep(agreement::create(shared, &wanted)?, now)?;
+            if record.is_live(now) && record.origin == new.origin {
+                return Ok(record);
+            }
+        }
+        Err(StoreError::Full)
+    }
+
+    fn keep(&self, record: Record, now: i64) -> Result<Record, StoreError> {
         self.change(|book| {
-            book.tokens.retain(|record| now < record.expires_at.saturating_add(REMEMBER_SECONDS));
+            // It may have come from the other processes already.
+            book.tokens.retain(|known| known.id != record.id && !known.is_forgotten(now));
             if book.tokens.len() >= MAX_RECORDS {
                 return Err(StoreError::Full);
             }
-            let local = || (book.proxy.split('/').next().unwrap_or_default().to_owned(), id.to_string());
-            let (namespace, name) = new.place.clone().unwrap_or_else(local);
-            let record = Record {
-                id: id.clone(),
-                proxy: book.proxy.clone(),
-                namespace,
-                name,
-                label: new.label.clone(),
-                issued_at: now,
-                expires_at: now.saturating_add(new.lifetime_seconds),
-                revoked_at: None,
-                max_requests: new.max_requests,
-                origin: new.origin,
-            };
-            record.subject()?;
             book.tokens.push(record.clone());
             Ok(record)
         })
@@ -195,21 +300,35 @@ impl TokenStore {
     }
 
     fn edit(&self, id: &str, edit: impl Fn(&mut Record)) -> Result<Record, StoreError> {
+        let agreed = match self.shared.get() {
+            None => None,
+            Some(shared) => {
+                let mut record = self.record(id)?;
+                edit(&mut record);
+                Some(agreement::agree(shared, &record)?)
+            }
+        };
         self.change(|book| {
             let proxy = book.proxy.clone();
             let found =
                 book.tokens.iter_mut().find(|record| record.id.as_str() == id && record.proxy == proxy);
             let record = found.ok_or_else(|| StoreError::Unknown(id.to_owned()))?;
-            edit(record);
+            match agreed {
+                Some(agreed) => *record = agreement::merged(&agreed, record),
+                None => edit(record),
+            }
             Ok(record.clone())
         })
     }
 
-    /// Changes a copy, writes it, and only then believes it.
+    /// Changes a copy, writes it if it differs, and only then believes it.
     fn change<T>(&self, change: impl FnOnce(&mut Book) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut book = self.lock();
         let mut next = book.clone();
         let result = change(&mut next)?;
+        if next == *book {
+            return Ok(result);
+        }
         let io = |error| StoreError::Io { path: self.path.clone(), what: "written", error };
         let text = serde_json::to_vec_pretty(&next).map_err(|e| io(io::Error::other(e)))?;
         write_whole(&self.path, &text).map_err(io)?;
@@ -222,6 +341,25 @@ impl TokenStore {
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn new_record(proxy: &str, id: TokenId, new: NewToken, now: i64) -> Result<Record, StoreError> {
+    let local = || (proxy.split('/').next().unwrap_or_default().to_owned(), id.to_string());
+    let (namespace, name) = new.place.unwrap_or_else(local);
+    let record = Record {
+        proxy: proxy.to_owned(),
+        namespace,
+        name,
+        label: new.label,
+        issued_at: now,
+        expires_at: now.saturating_add(new.lifetime_seconds),
+        revoked_at: None,
+        max_requests: new.max_requests,
+        origin: new.origin,
+        id,
+    };
+    record.subject()?;
+    Ok(record)
 }
 
 fn read_book(bytes: &[u8]) -> Result<Book, String> {

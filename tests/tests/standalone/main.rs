@@ -45,6 +45,8 @@ mod refused_ahead;
 #[cfg(test)]
 mod shared_ledger;
 #[cfg(test)]
+mod shared_tokens;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod usage_log;

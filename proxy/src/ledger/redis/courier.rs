@@ -139,6 +139,7 @@ impl Courier {
             let done = async {
                 self.flush(link).await?;
                 self.tell_readers(link).await?;
+                self.run_errands(link, is_time).await?;
                 if is_time {
                     self.keep_up(link).await?;
                 }
@@ -237,6 +238,13 @@ impl Courier {
             Some(charges) => charges.keep_up(link, &self.shared).await,
             None => Ok(()),
         }
+    }
+
+    /// Changes shared records as was asked for, and, when it is time, looks for what others have changed.
+    async fn run_errands(&mut self, link: &Link, is_time: bool) -> Result<(), Fault> {
+        let Some(key) = self.shared.records_key() else { return Ok(()) };
+        self.shared.errands.run(link, &key).await?;
+        if is_time { self.shared.errands.look(link, &key).await } else { Ok(()) }
     }
 
     /// Reads everything that is counted, for those who wait for it.

@@ -8,9 +8,9 @@ use la_core::budget::{Covering, Spent};
 use la_core::id::Subject;
 
 use super::demand::{self, Ask, Asks, Outcome, Seat, Told};
-use crate::redis_link::{ANSWER_WITHIN, Fault, Script};
-use super::{Demand, Ended, ReserveError, Shared, Stop, difference, lock};
+use super::{Demand, Ended, ReserveError, Script, Shared, Stop, difference, lock};
 use crate::clock;
+use crate::redis_link::{ANSWER_WITHIN, Fault};
 use crate::usage_log;
 
 /// A request that may be held at the server. Dropped, it never went upstream.
