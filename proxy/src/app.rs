@@ -21,7 +21,8 @@ use crate::observe::metrics::Metrics;
 use crate::redis_link::RedisUrl;
 use crate::refresh::{self, Refresher};
 use crate::settings::{
-    AccessSettings, LedgerSettings, ListenSettings, Policy, RefreshSettings, ServeSettings, SourceSettings,
+    AccessSettings, LedgerInUse, LedgerSettings, ListenSettings, Policy, RefreshSettings, ServeSettings,
+    SourceSettings,
 };
 use crate::tokens::{Minter, Signing, TokenStore};
 use crate::{clock, harden};
@@ -79,10 +80,12 @@ impl Router {
             LedgerSettings::Redis(redis) => Some(redis.url.clone()),
             LedgerSettings::Embedded | LedgerSettings::Memory => None,
         };
+        let in_use = settings.ledger.in_use();
         let ledger = open_ledger(&data_dir, &mut settings, &metrics)?;
         let tokens = open_tokens(&data_dir, &settings)?;
         let listeners = Listeners { ledger: ledger.clone(), metrics: metrics.clone() };
-        let mut feed = open_feed(&data_dir, &settings, tokens.as_ref(), listeners)?;
+        let source = open_source(&settings, tokens.as_ref(), (in_use, ledger.shared_records()))?;
+        let mut feed = open_feed(&data_dir, source, listeners)?;
         let in_cluster = matches!(settings.source, SourceSettings::SnapshotDir(_));
         match feed.load(clock::unix_seconds()) {
             Ok(()) => check_logins(&feed, &settings.refresh)?,
@@ -182,15 +185,26 @@ impl Router {
     }
 }
 
-/// What would be served, and what would be left out, without serving or minting anything.
+/// What would be served.
+#[derive(Debug)]
+pub struct Preview {
+    pub snapshot: Snapshot,
+    /// What would be left out, one sentence each.
+    pub faults: Vec<String>,
+    /// What is configured and would not be done.
+    pub ignored: Option<String>,
+}
+
+/// What would be served, without serving or minting anything.
 ///
 /// # Errors
 /// As [`Router::open`].
-pub fn preview(data_dir: &DataDir, settings: &ServeSettings) -> Result<(Snapshot, Vec<String>), Failure> {
+pub fn preview(data_dir: &DataDir, settings: &ServeSettings) -> Result<Preview, Failure> {
     let tokens = open_tokens(data_dir, settings)?;
-    let mut source = open_source(settings, tokens.as_ref(), None)?;
+    let mut source = open_source(settings, tokens.as_ref(), (settings.ledger.in_use(), None))?;
     let loaded = source.preview(clock::unix_seconds()).map_err(|error| Failure::Configuration(error.0))?;
-    Ok((loaded.snapshot, loaded.faults))
+    let ignored = source.ignored().map(str::to_owned);
+    Ok(Preview { snapshot: loaded.snapshot, faults: loaded.faults, ignored })
 }
 
 /// A login that is there and cannot be used, or not renewed as was asked for, is a fault; one that is missing
@@ -247,13 +261,7 @@ fn open_tokens(data_dir: &DataDir, settings: &ServeSettings) -> Result<Option<Ar
     Ok(Some(Arc::new(tokens)))
 }
 
-fn open_feed(
-    data_dir: &DataDir,
-    settings: &ServeSettings,
-    tokens: Option<&Arc<TokenStore>>,
-    listeners: Listeners,
-) -> Result<Feed, Failure> {
-    let source = open_source(settings, tokens, listeners.ledger.shared_records())?;
+fn open_feed(data_dir: &DataDir, source: Source, listeners: Listeners) -> Result<Feed, Failure> {
     let highest = match source {
         Source::SnapshotDir(_) => Some(Highest::open(data_dir).map_err(Failure::runtime)?),
         Source::Manifests(_) | Source::Flags(_) => None,
@@ -264,7 +272,7 @@ fn open_feed(
 fn open_source(
     settings: &ServeSettings,
     tokens: Option<&Arc<TokenStore>>,
-    shared: Option<SharedRecords>,
+    ledger: (LedgerInUse, Option<SharedRecords>),
 ) -> Result<Source, Failure> {
     match (&settings.source, tokens) {
         (SourceSettings::SnapshotDir(dir), _) => Ok(Source::SnapshotDir(SnapshotDir::new(dir.clone()))),
@@ -273,7 +281,7 @@ fn open_source(
         }
         (SourceSettings::Manifests { dir, tokens_dir }, Some(tokens)) => {
             let minter = Minter::new(tokens.clone(), tokens_dir.clone(), base_url(settings.listen.listen));
-            Ok(Source::Manifests(ManifestFolder::new(dir.clone(), tokens.clone(), minter, shared)))
+            Ok(Source::Manifests(ManifestFolder::new(dir.clone(), tokens.clone(), minter, ledger)))
         }
         (_, None) => Err(Failure::Runtime("token store was not opened".to_owned())),
     }

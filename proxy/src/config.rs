@@ -87,6 +87,14 @@ impl Source {
         }
     }
 
+    /// What it says and this process does not do.
+    pub fn ignored(&self) -> Option<&str> {
+        match self {
+            Self::Manifests(source) => source.ignored(),
+            Self::SnapshotDir(_) | Self::Flags(_) => None,
+        }
+    }
+
     /// Whether time alone is a reason to load.
     fn is_due(&self, now: i64) -> bool {
         matches!(self, Self::Manifests(source) if source.is_due(now))

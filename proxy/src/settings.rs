@@ -29,7 +29,7 @@ pub use args::{
     TokensCommand, UsageLogArgs,
 };
 pub use forward::ForwardSettings;
-pub use ledger::LedgerSettings;
+pub use ledger::{LedgerInUse, LedgerSettings};
 pub use lookup::{Found, Lookup};
 pub use refresh::{Policy, RefreshSettings};
 pub use upstream::{IdentitySettings, LoginDirectory, UpstreamSettings};

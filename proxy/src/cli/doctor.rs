@@ -153,7 +153,8 @@ fn configuration(settings: &ServeSettings, served: bool, findings: &mut Findings
             return None;
         }
     };
-    let (snapshot, faults) = result;
+    let app::Preview { snapshot, faults, ignored } = result;
+    ignored.into_iter().for_each(|what| findings.doubtful(what));
     faults.into_iter().for_each(|fault| findings.bad(fault));
     let (tokens, routes) = (snapshot.tokens.len(), snapshot.routes.len());
     findings.good(format!(

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use la_core::credential::Credentials;
 use la_core::duration;
-use la_crds::compile::{Compiled, MintedToken, Mode, World, compile};
+use la_crds::compile::{Compiled, MintedToken, Mode, ObjectFault, World, compile};
+use la_crds::conditions::reason;
 use la_crds::manifests::{Manifests, read_usable};
+use la_crds::router_proxy::{self, Ledger, LedgerSpec};
 use la_crds::{RouterProxy, RouterToken};
 use tokio::sync::watch;
 
 use super::fingerprint::Fingerprint;
 use super::flags::token_records;
 use super::{FromManifest, Generations, LoadError, Loaded};
-use crate::ledger::SharedRecords;
+use crate::ledger::{OnUnavailable, SharedRecords};
+use crate::settings::LedgerInUse;
 use crate::tokens::{Minter, TokenStore, Wanted};
 
 /// Most bytes of one manifest.
@@ -27,8 +30,12 @@ pub struct ManifestFolder {
     dir: PathBuf,
     tokens: Arc<TokenStore>,
     minter: Minter,
+    /// Where use is counted.
+    ledger: LedgerInUse,
     /// Where records are shared with other processes.
     shared: Option<SharedRecords>,
+    /// What is ignored of the manifests, once it was said.
+    ignored: Option<String>,
     changes: watch::Receiver<u64>,
     /// When a renewal is due, in Unix seconds.
     due: Option<i64>,
@@ -37,9 +44,14 @@ pub struct ManifestFolder {
 
 impl ManifestFolder {
     /// With `shared`, all processes of the RouterProxy that share it mint the same texts.
-    pub fn new(dir: PathBuf, tokens: Arc<TokenStore>, minter: Minter, shared: Option<SharedRecords>) -> Self {
+    pub fn new(
+        dir: PathBuf,
+        tokens: Arc<TokenStore>,
+        minter: Minter,
+        (ledger, shared): (LedgerInUse, Option<SharedRecords>),
+    ) -> Self {
         let changes = tokens.subscribe();
-        Self { dir, tokens, minter, shared, changes, due: None, served_before: false }
+        Self { dir, tokens, minter, ledger, shared, ignored: None, changes, due: None, served_before: false }
     }
 
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -80,6 +92,7 @@ impl ManifestFolder {
         faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));
         compiled.snapshot.tokens.extend(token_records(&self.tokens, &mut faults));
         self.served_before = true;
+        self.say_ignored(other_ledger(&manifests, proxy, self.ledger));
         let told = from_manifest(proxy);
         let (snapshot, credentials) = (compiled.snapshot, compiled.credentials);
         Ok(Loaded { snapshot, credentials, faults, generations: Generations::Ours, told })
@@ -89,10 +102,11 @@ impl ManifestFolder {
     ///
     /// # Errors
     /// Every fault of the folder.
-    pub fn preview(&self) -> Result<Loaded, LoadError> {
+    pub fn preview(&mut self) -> Result<Loaded, LoadError> {
         let (manifests, mut faults) = self.read()?;
         let proxy = the_proxy(&manifests).map_err(|message| fail(&faults, message))?;
         let compiled = self.compile(&manifests, proxy);
+        self.ignored = other_ledger(&manifests, proxy, self.ledger);
         faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));
         let (snapshot, credentials) = (compiled.snapshot, compiled.credentials);
         Ok(Loaded {
@@ -102,6 +116,19 @@ impl ManifestFolder {
             generations: Generations::Ours,
             told: from_manifest(proxy),
         })
+    }
+
+    /// What the manifests say and this process does not do, as it was found last.
+    pub fn ignored(&self) -> Option<&str> {
+        self.ignored.as_deref()
+    }
+
+    /// Says it once, and again when it is another.
+    fn say_ignored(&mut self, ignored: Option<String>) {
+        if let Some(what) = ignored.as_ref().filter(|_| ignored != self.ignored) {
+            tracing::warn!("configuration: {what}");
+        }
+        self.ignored = ignored;
     }
 
     /// Every faultless object of the folder, and the faults of the others.
@@ -186,6 +213,45 @@ fn place(token: &RouterToken) -> (String, String) {
 fn qualified(proxy: &RouterProxy) -> String {
     let meta = &proxy.metadata;
     format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+}
+
+/// What a RouterProxy says of its ledger, where this process counts otherwise: the field describes pods. One that says
+/// what holds without it says nothing.
+fn other_ledger(manifests: &Manifests, proxy: &RouterProxy, in_use: LedgerInUse) -> Option<String> {
+    let spec = &proxy.spec.ledger;
+    if *spec == LedgerSpec::default() {
+        return None;
+    }
+    let kind = match spec.place {
+        Ledger::Embedded(_) => "embedded",
+        Ledger::Redis(_) => "redis",
+        Ledger::Memory(_) => "memory",
+    };
+    let policy = match spec.on_unavailable {
+        router_proxy::OnUnavailable::Deny => ("deny", OnUnavailable::Deny),
+        router_proxy::OnUnavailable::Allow => ("allow", OnUnavailable::Allow),
+    };
+    let (field, flag, said, used) = if kind != in_use.kind {
+        ("spec.ledger", "--ledger", kind, in_use.kind)
+    } else if policy.1 != in_use.on_unavailable {
+        let used = if policy.1 == OnUnavailable::Deny { "allow" } else { "deny" };
+        ("spec.ledger.onUnavailable", "--ledger-on-unavailable", policy.0, used)
+    } else {
+        return None;
+    };
+    let meta = &proxy.metadata;
+    let fault = ObjectFault {
+        kind: "RouterProxy",
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        field: field.to_owned(),
+        reason: reason::INVALID_FIELD,
+        message: format!(
+            "is {said}, and this process uses {used}: the field describes pods; start la-router with {flag} {said}, or \
+             leave it out"
+        ),
+    };
+    Some(manifests.locate(&fault).to_string())
 }
 
 /// What is wrong with the folder as a whole; where files have faults, those say it better.

@@ -17,7 +17,26 @@ pub enum LedgerSettings {
     Memory,
 }
 
+/// What a process counts use in, to be compared with what a manifest says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerInUse {
+    /// As `--ledger` has it.
+    pub kind: &'static str,
+    /// What happens to requests without it.
+    pub on_unavailable: OnUnavailable,
+}
+
 impl LedgerSettings {
+    /// What of it a manifest could say otherwise.
+    pub fn in_use(&self) -> LedgerInUse {
+        let (kind, on_unavailable) = match self {
+            Self::Embedded => ("embedded", OnUnavailable::Deny),
+            Self::Redis(redis) => ("redis", redis.on_unavailable),
+            Self::Memory => ("memory", OnUnavailable::Deny),
+        };
+        LedgerInUse { kind, on_unavailable }
+    }
+
     /// Judges what is told of the ledger.
     pub fn read(args: &LedgerArgs, lookup: &Lookup, judge: &mut Judge) -> Self {
         let kind = lookup.find(("--ledger", args.ledger.as_deref()), "LEDGER");

@@ -388,3 +388,32 @@ fn probes_are_open_and_tell_the_truth() {
         assert_eq!(client.send("GET", path, "", "").unwrap().status, 200, "{path}");
     }
 }
+
+#[test]
+fn ledger_that_only_a_pod_would_have_is_warned_of_at_the_start_and_by_doctor() {
+    let mut router = Setup::team("http://127.0.0.1:9", "").start().unwrap();
+    let file = router.directory().join("manifests/all.yaml");
+    let before = fs::read_to_string(&file).unwrap();
+    let with = |ledger: &str| {
+        let text = before.replacen("spec: {", &format!("spec: {{ledger: {{{ledger}}}, "), 1);
+        fs::write(&file, text).unwrap();
+    };
+    router.kill();
+    // One that says what this process does is no reason to say anything.
+    with("embedded: {storage: {size: 2Gi}}");
+    router.restart().unwrap();
+    assert!(!router.log().contains("spec.ledger"), "{}", router.log());
+    router.kill();
+    with("redis: {urlSecretRef: {name: shared, key: url}}");
+    router.restart().unwrap();
+    let warning = "all.yaml: RouterProxy team/gateway: spec.ledger: is redis, and this process uses embedded: the \
+                   field describes pods; start la-router with --ledger redis, or leave it out";
+    assert!(router.log().contains(warning), "{}", router.log());
+    assert_eq!(router.log().matches("spec.ledger").count(), 1, "{}", router.log());
+    router.kill();
+    let mut doctor = Command::new(la_router().unwrap());
+    doctor.env_clear().env("HOME", router.directory()).arg("doctor").arg("--data-dir").arg(router.data_dir());
+    let said = doctor.arg("--manifests").arg(router.directory().join("manifests")).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.lines().any(|line| line.starts_with("warn") && line.contains(warning)), "{said}");
+}
