@@ -8,11 +8,13 @@ mod key;
 mod mint;
 mod outputs;
 mod record;
+mod rules;
 mod store;
 
 pub use key::{KeyFileError, Signing};
 pub use mint::{Minter, Wanted};
 pub use record::{Origin, Record, Shown};
+pub use rules::IssueRules;
 pub use store::{NewToken, StoreError, TokenStore};
 
 /// The RouterProxy of a router that is configured by flags.

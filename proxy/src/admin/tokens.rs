@@ -82,7 +82,7 @@ impl IssueRequest {
 /// Issues a token and shows its text once.
 ///
 /// # Errors
-/// When the request is out of range, or the store cannot be written.
+/// When the request is out of range or beyond what the proxy allows, or the store cannot be written.
 pub fn issue_in(store: &TokenStore, request: IssueRequest, now: i64) -> Result<IssueAnswer, Refusal> {
     let ttl_hours = request.ttl_hours;
     let new = request.into_new().map_err(Refusal::bad_request)?;
@@ -91,10 +91,10 @@ pub fn issue_in(store: &TokenStore, request: IssueRequest, now: i64) -> Result<I
     Ok(IssueAnswer {
         token: text.expose().to_owned(),
         id: record.id.to_string(),
+        max_requests: store.max_requests(&record),
         label: record.label,
         ttl_hours,
         expires_at: record.expires_at,
-        max_requests: record.max_requests,
     })
 }
 
@@ -186,6 +186,7 @@ fn shown(admin: &SharedAdmin, record: &Record) -> Shown {
 fn refusal(error: &StoreError) -> Refusal {
     match error {
         StoreError::Unknown(_) => Refusal::not_found(error.to_string()),
+        StoreError::NotAdmitted(_) => Refusal::bad_request(error.to_string()),
         _ => Refusal::failed(error.to_string()),
     }
 }

@@ -145,7 +145,9 @@ impl Files {
 
 fn failure(error: &StoreError) -> Failure {
     match error {
-        StoreError::Unknown(_) => Failure::Configuration(vec![error.to_string()]),
+        StoreError::Unknown(_) | StoreError::NotAdmitted(_) => {
+            Failure::Configuration(vec![error.to_string()])
+        }
         _ => Failure::Runtime(error.to_string()),
     }
 }

@@ -104,7 +104,7 @@ impl Flags {
 }
 
 /// The tokens that were issued on the command line or over the admin API, as a snapshot has them.
-pub(super) fn token_records(tokens: &TokenStore, faults: &mut Vec<String>) -> Vec<TokenRecord> {
+fn token_records(tokens: &TokenStore, faults: &mut Vec<String>) -> Vec<TokenRecord> {
     let mut found = Vec::new();
     for record in tokens.records().into_iter().filter(|record| record.origin == Origin::Issued) {
         match record.subject() {

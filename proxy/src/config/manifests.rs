@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use la_core::credential::Credentials;
 use la_core::duration;
+use la_core::snapshot::IssuedId;
 use la_crds::compile::{Compiled, MintedToken, Mode, ObjectFault, World, compile};
 use la_crds::conditions::reason;
 use la_crds::manifests::{Manifests, read_usable};
@@ -16,11 +17,10 @@ use la_crds::{RouterProxy, RouterToken};
 use tokio::sync::watch;
 
 use super::fingerprint::Fingerprint;
-use super::flags::token_records;
 use super::{FromManifest, Generations, LoadError, Loaded};
 use crate::ledger::{OnUnavailable, SharedRecords};
 use crate::settings::LedgerInUse;
-use crate::tokens::{Minter, TokenStore, Wanted};
+use crate::tokens::{IssueRules, Minter, Origin, Record, TokenStore, Wanted};
 
 /// Most bytes of one manifest.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -79,18 +79,19 @@ impl ManifestFolder {
         let (manifests, mut faults) = self.read()?;
         let proxy = the_proxy(&manifests).map_err(|message| fail(&faults, message))?;
         self.tokens.serve_as(&qualified(proxy)).map_err(|e| LoadError(vec![e.to_string()]))?;
+        self.tokens.issue_by(issue_rules(&manifests, proxy));
         let first = self.compile(&manifests, proxy);
-        let is_faultless = faults.is_empty() && first.faults.is_empty();
+        let written: Vec<_> = first.faults.iter().filter(|fault| !self.is_issued(fault)).collect();
+        let is_faultless = faults.is_empty() && written.is_empty();
         if !self.served_before && !is_faultless {
-            faults.extend(first.faults.iter().map(|fault| manifests.locate(fault).to_string()));
+            faults.extend(written.into_iter().map(|fault| manifests.locate(fault).to_string()));
             return Err(LoadError(faults));
         }
         let joined = self.shared.as_ref().map_or(Ok(()), |shared| self.tokens.join(shared));
         faults.extend(joined.err().map(|error| error.to_string()));
         faults.extend(self.mint(&manifests, proxy, &first, now));
-        let mut compiled = self.compile(&manifests, proxy);
-        faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));
-        compiled.snapshot.tokens.extend(token_records(&self.tokens, &mut faults));
+        let compiled = self.compile(&manifests, proxy);
+        faults.extend(compiled.faults.iter().map(|fault| self.told(&manifests, fault)));
         self.served_before = true;
         self.say_ignored(other_ledger(&manifests, proxy, self.ledger));
         let told = from_manifest(proxy);
@@ -107,7 +108,7 @@ impl ManifestFolder {
         let proxy = the_proxy(&manifests).map_err(|message| fail(&faults, message))?;
         let compiled = self.compile(&manifests, proxy);
         self.ignored = other_ledger(&manifests, proxy, self.ledger);
-        faults.extend(compiled.faults.iter().map(|fault| manifests.locate(fault).to_string()));
+        faults.extend(compiled.faults.iter().map(|fault| self.told(&manifests, fault)));
         let (snapshot, credentials) = (compiled.snapshot, compiled.credentials);
         Ok(Loaded {
             snapshot,
@@ -141,14 +142,16 @@ impl ManifestFolder {
         if reading.is_partial { Err(LoadError(faults)) } else { Ok((reading.manifests, faults)) }
     }
 
+    /// Compiles the folder, and the tokens that were issued beside it as what they would be in it.
     fn compile(&self, manifests: &Manifests, proxy: &RouterProxy) -> Compiled {
-        let tokens: Vec<MintedToken<'_>> = tokens_of(manifests, proxy)
-            .map(|token| {
-                let (namespace, name) = place(token);
-                MintedToken { token, ids: self.minter.ids(&namespace, &name) }
-            })
-            .collect();
-        compile(&World {
+        let issued = self.issued();
+        let own = tokens_of(manifests, proxy).map(|token| {
+            let (namespace, name) = place(token);
+            MintedToken { token, ids: self.minter.ids(&namespace, &name) }
+        });
+        let issued = issued.iter().map(|(token, id)| MintedToken { token, ids: vec![id.clone()] });
+        let tokens: Vec<MintedToken<'_>> = own.chain(issued).collect();
+        let mut compiled = compile(&World {
             proxy,
             providers: &manifests.providers,
             tokens: &tokens,
@@ -159,7 +162,34 @@ impl ManifestFolder {
             keys: self.tokens.verifying(),
             admin_keys: &[],
             mode: Mode::Manifests,
-        })
+        });
+        let rules = issue_rules(manifests, proxy);
+        compiled.faults.retain(|fault| !rules.excuse(fault));
+        compiled
+    }
+
+    /// The tokens that were issued on the command line or over the admin API.
+    fn issued(&self) -> Vec<(RouterToken, IssuedId)> {
+        let records = self.tokens.records().into_iter().filter(|record| record.origin == Origin::Issued);
+        records.filter_map(|record| Some((record.as_router_token().ok()?, record.issued_id()))).collect()
+    }
+
+    /// Whether a fault is about an issued token, which no file has.
+    fn is_issued(&self, fault: &ObjectFault) -> bool {
+        let is_it = |record: &Record| {
+            record.origin == Origin::Issued
+                && record.namespace == fault.namespace
+                && record.name == fault.name
+        };
+        fault.kind == "RouterToken" && self.tokens.records().iter().any(is_it)
+    }
+
+    fn told(&self, manifests: &Manifests, fault: &ObjectFault) -> String {
+        if self.is_issued(fault) {
+            format!("token {} is not served: {}: {}", fault.name, fault.field, fault.message)
+        } else {
+            manifests.locate(fault).to_string()
+        }
     }
 
     /// Mints for every token that is served, and revokes those that are gone.
@@ -203,6 +233,14 @@ fn tokens_of<'a>(manifests: &'a Manifests, proxy: &'a RouterProxy) -> impl Itera
         .tokens
         .iter()
         .filter(move |token| token.proxy_namespace() == namespace && token.spec.proxy_ref.name == name)
+}
+
+fn issue_rules(manifests: &Manifests, proxy: &RouterProxy) -> IssueRules {
+    IssueRules {
+        proxy: proxy.clone(),
+        budgets: manifests.budgets.clone(),
+        namespaces: manifests.namespaces.clone(),
+    }
 }
 
 fn place(token: &RouterToken) -> (String, String) {

@@ -7,6 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use la_core::budget::LimitsSpec;
 use la_core::id::{IdError, TokenId};
 use la_core::secret::Secret;
 use la_core::token::{KeyError, VerifyingKey};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::key::random;
-use super::{KeyFileError, LOCAL_PROXY, Origin, Record, Signing, agreement};
+use super::{IssueRules, KeyFileError, LOCAL_PROXY, Origin, Record, Signing, agreement};
 use crate::clock;
 use crate::data_dir::{DataDir, read_optional, write_whole};
 use crate::ledger::{Change, Named, SharedRecords};
@@ -37,6 +38,8 @@ pub struct TokenStore {
     changes: watch::Sender<u64>,
     /// Where records are that other processes have too, once this one has joined them.
     shared: OnceLock<SharedRecords>,
+    /// What is demanded of tokens that are issued, where manifests say it.
+    rules: Mutex<Option<Arc<IssueRules>>>,
 }
 
 /// What a new token is to be.
@@ -69,6 +72,8 @@ pub enum StoreError {
     Name(#[from] IdError),
     #[error(transparent)]
     Sign(#[from] KeyError),
+    #[error("{}", .0.join("; "))]
+    NotAdmitted(Vec<String>),
     #[error("tokens are shared through a Redis, which does not answer for them: {0}")]
     Shared(String),
 }
@@ -115,6 +120,7 @@ impl TokenStore {
             book: Mutex::new(book),
             changes: watch::Sender::new(0),
             shared: OnceLock::new(),
+            rules: Mutex::default(),
         })
     }
 
@@ -140,6 +146,25 @@ impl TokenStore {
             book.proxy = proxy.to_owned();
             Ok(())
         })
+    }
+
+    /// Issues tokens by these rules from now on.
+    pub fn issue_by(&self, rules: IssueRules) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(rules));
+    }
+
+    /// Most requests in the whole life of a token, by its own limit or its proxy's.
+    pub fn max_requests(&self, record: &Record) -> Option<u64> {
+        let judged = self.judge(record).ok().flatten();
+        judged.map_or(record.max_requests, |limits| {
+            limits.max_requests.and_then(|most| u64::try_from(most).ok())
+        })
+    }
+
+    /// The limits in force for an issued token, where manifests say them.
+    fn judge(&self, record: &Record) -> Result<Option<LimitsSpec>, StoreError> {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        rules.map(|rules| rules.judge(record)).transpose().map_err(StoreError::NotAdmitted)
     }
 
     /// Shares the records of the proxy that is served with all processes that serve it, from now on. Waits until
@@ -236,7 +261,7 @@ impl TokenStore {
     /// Issues a token at `now` (Unix seconds).
     ///
     /// # Errors
-    /// When the store is full or cannot be written.
+    /// When the proxy does not admit it, or the store is full or cannot be written.
     pub fn issue(&self, new: NewToken, now: i64) -> Result<Record, StoreError> {
         let shared = self.shared.get();
         if let (Some(shared), Some(place)) = (shared, &new.place) {
@@ -244,6 +269,9 @@ impl TokenStore {
         }
         let proxy = self.lock().proxy.clone();
         let record = new_record(&proxy, TokenId::from_random(random()?), new, now)?;
+        if record.origin == Origin::Issued {
+            self.judge(&record)?;
+        }
         match shared {
             Some(shared) => self.keep(agreement::create(shared, &record)?, now),
             None => self.keep(record, now),

@@ -27,6 +27,8 @@ mod heads;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod issued;
+#[cfg(test)]
 mod ledger_crashes;
 #[cfg(test)]
 mod lost_ledger;
