@@ -15,6 +15,9 @@ use serde::Deserialize;
 use super::files::{self, Opening, OpeningHead};
 use super::line::Line;
 
+/// How often logs are looked at anew that change meanwhile.
+const TRIES: usize = 8;
+
 /// What the log says was used.
 #[derive(Debug, Default)]
 pub struct Recount {
@@ -55,6 +58,17 @@ pub struct Difference {
 /// # Errors
 /// When a file cannot be read.
 pub fn recount(folders: &[PathBuf], entries: u64) -> io::Result<Recount> {
+    // A router may remove its oldest file while that is read.
+    for _ in 1..TRIES {
+        match count(folders, entries) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            counted => return counted,
+        }
+    }
+    count(folders, entries)
+}
+
+fn count(folders: &[PathBuf], entries: u64) -> io::Result<Recount> {
     let mut counted = Recount::default();
     let logs = Logs::find(folders, &mut counted.notes)?;
     let numbers = logs.numbers(entries)?;
@@ -204,9 +218,8 @@ impl Recount {
     /// Starts with what was counted when a file was begun.
     fn begin(&mut self, logs: &Logs, numbers: &[u64], entries: u64) -> io::Result<()> {
         let Some(file) = logs.beginning(numbers, entries) else { return Ok(()) };
-        let Some(Opening { book, .. }) = files::read_opening(&file.folder, file.number)? else {
-            return Ok(());
-        };
+        let opening = files::read_opening(&file.folder, file.number)?;
+        let Opening { book, .. } = opening.ok_or(io::ErrorKind::NotFound)?;
         if file.is_later {
             let number = file.number;
             self.notes
