@@ -91,6 +91,14 @@ pub(crate) fn explain(pattern: &str) -> String {
     words.to_owned()
 }
 
+/// How accounts share requests, as [`la_core::account::choice::Strategy`] is written.
+pub(crate) fn strategy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "enum": ["LeastUtilized", "RoundRobin", "LeastUsed", "Priority", "Weighted"],
+    })
+}
+
 /// At most 32 labels.
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -4,6 +4,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube_derive::{CustomResource, KubeSchema};
+use la_core::account::choice::Strategy;
 use la_core::account::health::Policy;
 use la_core::price::Override;
 use schemars::JsonSchema;
@@ -152,7 +153,8 @@ pub struct AnthropicBackend {
     /// turn (`RoundRobin`), to the fewest requests so far (`LeastUsed`), always in the same order (`Priority`),
     /// or by `weight` (`Weighted`).
     #[serde(default)]
-    pub selection: Selection,
+    #[schemars(schema_with = "schema::strategy")]
+    pub selection: Strategy,
 
     /// From which use of a rate-limit window on an account gets no new sessions, nor requests without one, in
     /// percent: 1 to 100. What the vendor itself refuses is avoided in any case.
@@ -166,22 +168,6 @@ pub struct AnthropicBackend {
     /// Who renews the logins of `oauth` accounts. A `workloadIdentity` is always exchanged by the operator.
     #[serde(default)]
     pub refresh: Refresh,
-}
-
-/// How a new session gets its account.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Selection {
-    /// The most of both rate-limit windows left.
-    #[default]
-    LeastUtilized,
-    /// In turn.
-    RoundRobin,
-    /// The fewest requests so far.
-    LeastUsed,
-    /// Always in the same order.
-    Priority,
-    /// By `weight`.
-    Weighted,
 }
 
 /// From which use of a rate-limit window on an account gets no new sessions.

@@ -1,6 +1,5 @@
 //! From an UpstreamProvider to a provider of the snapshot and its credentials.
 
-use la_core::account::choice::Strategy;
 use la_core::account::health::{Policy, StopAt};
 use la_core::credential::{Credential, Credentials};
 use la_core::duration;
@@ -13,7 +12,7 @@ use crate::conditions::reason;
 use crate::rules;
 use crate::upstream_provider::{
     Account, AccountCredential, Backend, DIRECTORY_MESSAGE, IdentityToken, RefreshMode,
-    SERVICE_ACCOUNT_MESSAGE, Selection, TOKEN_FILE_MESSAGE,
+    SERVICE_ACCOUNT_MESSAGE, TOKEN_FILE_MESSAGE,
 };
 
 /// Where a provider that cannot be used seems to be. Nothing is ever sent there, because its account has no
@@ -52,7 +51,7 @@ pub(super) fn resolve(provider: &UpstreamProvider, world: &World<'_>) -> Resolve
     let Some((timeouts, health)) = times else {
         return Resolved { provider: unusable(&place.name), credentials: Credentials::new(), faults };
     };
-    let (base_url, selection) = (backend.base_url.clone(), strategy(backend.selection));
+    let (base_url, selection) = (backend.base_url.clone(), backend.selection);
     let backend = snapshot::Backend::Anthropic { base_url, accounts, selection };
     let pricing = provider.spec.pricing.overrides.clone();
     Resolved {
@@ -137,16 +136,6 @@ fn account_of(account: &Account, refresh: RefreshMode, mode: Mode) -> snapshot::
         disabled: account.disabled,
         renewable: is_renewed && mode == Mode::Cluster,
         ..snapshot::Account::new(&account.name, source)
-    }
-}
-
-fn strategy(selection: Selection) -> Strategy {
-    match selection {
-        Selection::LeastUtilized => Strategy::LeastUtilized,
-        Selection::RoundRobin => Strategy::RoundRobin,
-        Selection::LeastUsed => Strategy::LeastUsed,
-        Selection::Priority => Strategy::Priority,
-        Selection::Weighted => Strategy::Weighted,
     }
 }
 
