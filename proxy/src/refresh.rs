@@ -1,8 +1,8 @@
 //! Renews Claude logins in folders and exchanges workload identities: one caretaker per login or identity, on the
-//! admin thread. Of identities, see [`federation`].
+//! admin thread.
 //!
 //! Which logins are renewed here is decided in [`right`]; what is done, and in which order, by
-//! [`la_core::oauth::Renewer`]. A caretaker wakes when its login is due, its file has changed, the vendor has
+//! [`la_core::oauth::Renewer`] and [`la_core::oauth::federation::Exchanger`]. A caretaker wakes when its login is due, its file has changed, the vendor has
 //! refused its token, or a person asks. Others see how it stands in the account
 //! ([`crate::config::live::AccountEntry::renewal`]).
 
