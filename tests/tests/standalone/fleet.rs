@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use la_core::snapshot::Backend;
+use la_core::snapshot::{Account, Backend};
 use la_tests::caller::Call;
 use la_tests::cluster::eventually;
 use la_tests::fakes::FakeUpstream;
@@ -99,18 +99,38 @@ async fn requests_go_on_without_the_server_and_what_was_learned_meanwhile_is_sha
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_an_owner_forgets_at_one_router_are_forgotten_at_all() {
+async fn sessions_that_an_owner_forgets_at_one_router_begin_anew_at_all() {
     let mut scene = Scene::start(Share::Redis).await;
     scene.turns(3).await;
-    let home = scene.served()["s0"][0].clone();
-    let path = format!("/v1/accounts/vendor/{home}/sessions");
-    let forget = |router: &Router| router.ask_admin("DELETE", &path, "").unwrap().1["forgotten"].as_u64();
-    let forgotten = forget(&scene.routers[0]).unwrap();
-    assert!(forgotten > 0);
-    eventually("all to have forgotten", PATIENCE, || {
-        Ok(scene.routers.iter().all(|router| forget(router) == Some(0)).then_some(()))
-    })
-    .unwrap();
+    let homes = scene.served();
+    let home = homes["s0"][0].clone();
+    let disable = |name: String| {
+        move |accounts: &mut Vec<Account>| {
+            accounts.iter_mut().for_each(|account| account.disabled = account.name == name);
+        }
+    };
+    scene.change(disable(home.clone()));
+    scene.turns(3).await;
+    scene.change(disable(String::new()));
+    scene.turns(3).await;
+    let moved = scene.served();
+    assert!(moved["s0"].len() == 2, "it stays where it went: {:?}", moved["s0"]);
+    for name in ["a", "b", "c", "d", "e"] {
+        let path = format!("/v1/accounts/vendor/{name}/sessions");
+        assert_eq!(scene.routers[0].ask_admin("DELETE", &path, "").unwrap().0, 200);
+    }
+    // By its hash every session begins where it began.
+    let is_home =
+        |scene: &Scene| scene.served().iter().all(|(session, on)| on.last() == homes[session].last());
+    for _ in 0..100 {
+        scene.turns(1).await;
+        if is_home(&scene) {
+            break;
+        }
+    }
+    let begun = scene.served();
+    scene.turns(6).await;
+    assert!(is_home(&scene) && scene.served() == begun, "{begun:?}");
 }
 
 /// How long each answer of the vendor takes at least.
@@ -139,7 +159,7 @@ async fn account_serves_no_more_at_a_time_than_it_may_through_three_routers_and_
     let token = Token { name: "one".to_owned(), ..Token::default() };
     let (mut snapshot, texts) = gateway::snapshot(&upstream.base_url(), &[token]).unwrap();
     let Backend::Anthropic { accounts, .. } = &mut snapshot.providers[0].backend;
-    *accounts = vec![la_core::snapshot::Account { max_concurrency: Some(MOST), ..account("a") }];
+    *accounts = vec![Account { max_concurrency: Some(MOST), ..account("a") }];
     let start = |_| {
         let setup = Setup::snapshot(&files(&snapshot)).env("POD_UID", "test");
         setup.arg("--ledger", "redis").arg("--redis-url", &server.url()).start().unwrap()
