@@ -1,3 +1,5 @@
+use la_core::report::AccountState;
+use la_core::secret::Secret;
 use la_core::snapshot::{Account, Provider};
 
 use super::*;
