@@ -65,7 +65,7 @@ test: ## Unit, standalone, contract and API-server tests
 	$(call say,3/6,building both programs: 4 minutes the first time)
 	@cargo build $(WORKSPACE) --bins
 	$(call say,4/6,unit tests; every schedule of three threads; the data path in one process)
-	@cargo test $(WORKSPACE) --lib --bins --test data_path --test interleavings
+	@cargo test $(WORKSPACE) --lib --bins --test data_path --test interleavings --test limits_matrix
 	$(call say,5/6,standalone and contract tests: real processes on loopback)
 	@cargo test $(WORKSPACE) --test standalone --test contract
 	$(call say,6/6,API-server tests: etcd; API server and controller manager)

@@ -16,8 +16,11 @@ const BODY: &str =
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// How long a change at one router may take to reach the others.
-const REACHES_WITHIN: Duration = Duration::from_secs(2);
+/// How long a revocation at one router may take to reach the others.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a text may take to be served, on a machine that is busy with other tests.
+const SERVED_WITHIN: Duration = Duration::from_secs(10);
 
 fn setup(upstream: &FakeUpstream, server: &RedisServer) -> Setup {
     let setup = Setup::team(&upstream.base_url(), "").agent().env("TOKEN_SECRET", SECRET);
@@ -54,7 +57,8 @@ async fn reaches(routers: &[Router], token: &str, wanted: u16) {
             found = statuses(routers, token).await;
         }
     };
-    let reached = tokio::time::timeout(REACHES_WITHIN, all).await;
+    let within = if wanted == 200 { SERVED_WITHIN } else { REFUSED_WITHIN };
+    let reached = tokio::time::timeout(within, all).await;
     assert!(reached.is_ok(), "{found:?} instead of {wanted}");
 }
 
