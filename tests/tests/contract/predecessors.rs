@@ -19,8 +19,6 @@ const ROWS: [(char, u32, u32); 8] = [
     ('W', 60, 65),
 ];
 
-const NO_TEST: &str = "no test yet";
-
 /// One row: its id, and what its last cell says.
 struct Row {
     id: String,
@@ -89,9 +87,9 @@ fn every_test_that_a_row_names_exists() {
 }
 
 #[test]
-fn every_row_names_a_test_or_says_that_there_is_none() {
+fn every_row_names_a_test() {
     for Row { id, shown_by } in rows() {
-        assert_eq!(named(&shown_by).is_empty(), shown_by == NO_TEST, "{id}: {shown_by}");
+        assert!(!named(&shown_by).is_empty(), "{id}: {shown_by}");
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use la_core::amount::Unit;
 use la_core::usage::Usage;
 use la_tests::caller::Call;
 use la_tests::cluster::eventually;
@@ -16,6 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
+use crate::budgeted;
 use crate::stories::{Story, tell};
 
 const AT_ONCE: usize = 16;
@@ -156,4 +158,24 @@ async fn json_answers_pass_byte_for_byte_and_are_counted() {
     });
     let used: Usage = serde_json::from_value(used.unwrap()).unwrap();
     assert_eq!((used.input_tokens, used.output_tokens), (7, 9));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answer_in_another_vendors_form_passes_as_it_is_and_costs_what_was_reserved() {
+    let body = r#"{"id":"gen-1","object":"chat.completion","choices":[{"message":{"role":"assistant","content":"hi"}}],
+        "usage":{"prompt_tokens":7,"completion_tokens":9}}"#;
+    let upstream = FakeUpstream::start(always(Answer::json(200, body))).await.unwrap();
+    let router = budgeted::setup(&upstream.base_url()).start().unwrap();
+    let token = budgeted::add_token(&router, "agent", &budgeted::limits(Unit::Tokens, 100));
+    let call = Call::message(&token, budgeted::body("agent", false));
+    let reply = call.send(router.address()).await.unwrap();
+    assert_eq!((reply.status, reply.complete), (200, true));
+    assert!(reply.body == body.as_bytes(), "the answer changed on its way");
+    let charge = eventually("the request to be settled", Duration::from_secs(10), || {
+        Ok(budgeted::lines(&router).pop())
+    });
+    let charge = charge.unwrap();
+    assert_eq!(charge["quality"], "unknown", "{charge}");
+    assert_eq!(charge["charged"]["tokens"], charge["reserved"]["tokens"], "{charge}");
+    assert_ne!(charge["charged"]["tokens"], 0, "{charge}");
 }
