@@ -2,9 +2,9 @@
 //! admin thread.
 //!
 //! Which logins are renewed here is decided in [`right`]; what is done, and in which order, by
-//! [`la_core::oauth::Renewer`] and [`la_core::oauth::federation::Exchanger`]. A caretaker wakes when its login is due, its file has changed, the vendor has
-//! refused its token, or a person asks. Others see how it stands in the account
-//! ([`crate::config::live::AccountEntry::renewal`]).
+//! [`la_core::oauth::Renewer`] and [`la_core::oauth::federation::Exchanger`]. A caretaker wakes when its login is
+//! due, its file has changed, the vendor has refused its token, or a person asks. Others see how it stands in the
+//! account ([`crate::config::live::AccountEntry::renewal`]).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use la_core::snapshot::credential_key;
+use la_core::oauth::{Jitter, Plan};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -24,12 +24,14 @@ use crate::settings::RefreshSettings;
 use crate::upstream::endpoint::EndpointError;
 
 mod caretaker;
+mod desk;
 mod endpoint;
 mod federation;
 pub mod right;
 pub(crate) mod store;
 
-use caretaker::{Account, Asker, Caretaker, Ears};
+use caretaker::Caretaker;
+use desk::{Account, Asker, Desk};
 use federation::{Exchange, Identity};
 
 /// How many people can ask for one login at a time.
@@ -49,7 +51,7 @@ struct Shared {
 /// Takes requests of people for a renewal, from any thread.
 #[derive(Debug, Default)]
 pub struct Bell {
-    ears: Mutex<BTreeMap<Account, mpsc::Sender<Asker>>>,
+    desks: Mutex<BTreeMap<Account, mpsc::Sender<Asker>>>,
 }
 
 /// Why nobody can be asked.
@@ -92,6 +94,17 @@ pub struct Running {
     cell: Arc<LiveCell>,
     bell: Arc<Bell>,
     silent: Vec<oneshot::Receiver<()>>,
+}
+
+impl Shared {
+    fn plan(&self, account: &Account) -> Plan {
+        Plan {
+            renews: true,
+            before_ms: i64::try_from(self.settings.before.as_millis()).unwrap_or(i64::MAX),
+            jitter: Jitter::of(&account.provider, &account.name),
+            serves_unstored: true,
+        }
+    }
 }
 
 impl Refresher {
@@ -156,12 +169,12 @@ impl Refresher {
             if !stays {
                 employed.stop.send_replace(true);
                 if matches!(employed.charge, Charge::Identity(_)) {
-                    homes.forget_exchanged(&credential_key(&account.provider, &account.name));
+                    homes.forget_exchanged(&account.key());
                 }
             }
             stays && !employed.ended.is_finished()
         });
-        self.bell.with(|ears| ears.retain(|account, _| wanted.contains_key(account)));
+        self.bell.with(|desks| desks.retain(|account, _| wanted.contains_key(account)));
         for (account, charge) in wanted {
             if !self.caretakers.contains_key(&account) {
                 let employed = self.start_one(&account, charge);
@@ -173,15 +186,15 @@ impl Refresher {
     fn start_one(&mut self, account: &Account, charge: Charge) -> Employed {
         let (stop, stopped) = watch::channel(false);
         let (ask, asked) = mpsc::channel(MAX_ASKERS);
-        self.bell.with(|ears| ears.insert(account.clone(), ask));
-        let (known, silent) = oneshot::channel();
+        self.bell.with(|desks| desks.insert(account.clone(), ask));
+        let (unknown, silent) = oneshot::channel();
         self.silent.push(silent);
-        let ears = Ears { served: self.shared.cell.subscribe(), asked, stop: stopped, known: Some(known) };
-        let (owner, shared) = (account.clone(), self.shared.clone());
+        let shared = self.shared.clone();
+        let desk = Desk::new(account.clone(), shared.cell.clone(), unknown, asked, stopped);
         let ended = match charge.clone() {
-            Charge::Home(home) => tokio::task::spawn_local(Caretaker::new(owner, home, shared, ears).run()),
+            Charge::Home(home) => tokio::task::spawn_local(Caretaker::new(desk, home, shared).run()),
             Charge::Identity(identity) => {
-                tokio::task::spawn_local(Exchange::new(owner, identity, shared, ears).run())
+                tokio::task::spawn_local(Exchange::new(desk, identity, shared).run())
             }
         };
         Employed { charge, stop, ended }
@@ -193,7 +206,7 @@ impl Running {
     /// takes one for lost that is about to be renewed.
     pub async fn known(&mut self) {
         for known in self.silent.drain(..) {
-            // A caretaker that ended has nothing to tell.
+            // The other end is let go of, also by a caretaker that ended.
             let _ = known.await;
         }
     }
@@ -219,16 +232,16 @@ impl Bell {
     /// When nobody can be asked.
     pub async fn ring(&self, provider: &str, name: &str) -> Result<(), NoAnswer> {
         let account = Account { provider: provider.to_owned(), name: name.to_owned() };
-        let ear = self.with(|ears| ears.get(&account).cloned()).ok_or(NoAnswer::NoLogin)?;
+        let desk = self.with(|desks| desks.get(&account).cloned()).ok_or(NoAnswer::NoLogin)?;
         let (asker, answer) = oneshot::channel();
-        ear.try_send(asker).map_err(|_| NoAnswer::Crowded)?;
-        // A caretaker that ends meanwhile has nothing more to do either.
+        desk.try_send(asker).map_err(|_| NoAnswer::Crowded)?;
+        // The asker is let go of: a caretaker that ends meanwhile has nothing more to do either.
         let _ = answer.await;
         Ok(())
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<Account, mpsc::Sender<Asker>>) -> T) -> T {
-        act(&mut self.ears.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.desks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

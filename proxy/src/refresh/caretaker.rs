@@ -2,57 +2,27 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 
-use la_core::oauth::{
-    Action, Answer, Event, Fingerprint, Jitter, LoginFile, Plan, Refused, Renewer, Standing,
-};
-use tokio::sync::{mpsc, oneshot, watch};
+use la_core::oauth::{Action, Answer, Event, Fingerprint, LoginFile, Refused, Renewer, Standing};
 
 use super::Shared;
+use super::desk::{Desk, Heard, now_ms};
 use super::right::{Followed, judge};
 use super::store::{self, NotClaimed, Store};
 use crate::accounts::fleet::{LoginLease, NotLeased};
-use crate::clock;
 use crate::config::live::{Renewal, RenewalStage};
 use crate::credentials::{Found, HomeError};
 use crate::faults::{self, Point};
 use crate::observe::metrics::Refresh;
 
-/// Longest sleep before the clock is looked at again, which may have been set.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
-
-/// How long the folder may take to be read again.
-pub(super) const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
-
 /// How often a login may have changed while the right to renew it was taken.
 const LEASES_IN_A_ROW: usize = 3;
 
-/// Whose login it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Account {
-    pub(super) provider: String,
-    pub(super) name: String,
-}
-
-/// Somebody who asked for a renewal, and is told when there is nothing to do for now.
-pub(super) type Asker = oneshot::Sender<()>;
-
-/// What a caretaker listens to.
-pub(super) struct Ears {
-    pub(super) served: watch::Receiver<u64>,
-    pub(super) asked: mpsc::Receiver<Asker>,
-    pub(super) stop: watch::Receiver<bool>,
-    /// Told once, when it is known who renews the login.
-    pub(super) known: Option<oneshot::Sender<()>>,
-}
-
 /// Renews one login for as long as its account is served.
 pub(super) struct Caretaker {
-    account: Account,
+    desk: Desk,
     home: PathBuf,
     shared: Rc<Shared>,
-    ears: Ears,
     store: Store,
     /// The sole right to renew it among processes that share a Redis.
     lease: Option<LoginLease>,
@@ -63,32 +33,23 @@ pub(super) struct Caretaker {
     followed: Option<Followed>,
     /// Why it is not stored, while that is so.
     unstored: Option<String>,
-    seen_serial: u64,
-    seen_refused: Option<Fingerprint>,
-    askers: Vec<Asker>,
-    told: Renewal,
     /// The token that was published last, and the one that was written here last.
     published: Option<Fingerprint>,
     written: Option<Fingerprint>,
 }
 
 impl Caretaker {
-    pub(super) fn new(account: Account, home: PathBuf, shared: Rc<Shared>, ears: Ears) -> Self {
+    pub(super) fn new(desk: Desk, home: PathBuf, shared: Rc<Shared>) -> Self {
         Self {
-            account,
+            desk,
             store: Store::new(home.clone()),
             lease: None,
             said_unknown: false,
             file: home.clone(),
             home,
-            seen_serial: shared.cell.load().serial(),
             shared,
-            ears,
             followed: None,
             unstored: None,
-            seen_refused: None,
-            askers: Vec::new(),
-            told: Renewal::default(),
             published: None,
             written: None,
         }
@@ -96,13 +57,7 @@ impl Caretaker {
 
     /// Goes on until told to stop, and then to the end of what was begun.
     pub(super) async fn run(mut self) {
-        let plan = Plan {
-            renews: true,
-            before_ms: i64::try_from(self.shared.settings.before.as_millis()).unwrap_or(i64::MAX),
-            jitter: Jitter::of(&self.account.provider, &self.account.name),
-            serves_unstored: true,
-        };
-        let (mut renewer, mut action) = Renewer::start(plan);
+        let (mut renewer, mut action) = Renewer::start(self.shared.plan(&self.desk.account));
         loop {
             let event = match action {
                 Action::Read { exclusive } => self.read(exclusive, &mut renewer).await,
@@ -115,23 +70,16 @@ impl Caretaker {
                     if !renewer.is_unstored() {
                         self.store.release();
                         self.lease = None;
-                        if *self.ears.stop.borrow() {
+                        if self.desk.is_stopped() {
                             return;
                         }
-                    }
-                    // Whoever asked is told how far it came.
-                    for asker in self.askers.drain(..) {
-                        let _ = asker.send(());
                     }
                     self.wait(until_ms).await
                 }
             };
-            let now_ms = i64::try_from(clock::unix_milliseconds()).unwrap_or(i64::MAX);
-            action = renewer.next(event, now_ms);
+            action = renewer.next(event, now_ms());
             self.tell(&renewer);
-            if let Some(known) = self.ears.known.take() {
-                let _ = known.send(());
-            }
+            self.desk.unknown = None;
         }
     }
 
@@ -184,7 +132,7 @@ impl Caretaker {
                 Err(NotLeased::Busy) => return None,
                 Err(why @ NotLeased::Unknown(_)) => {
                     if !std::mem::replace(&mut self.said_unknown, true) {
-                        let name = self.name();
+                        let name = self.desk.account.key();
                         tracing::warn!("login of account {name} is not renewed for now: {why}");
                     }
                     return None;
@@ -198,7 +146,7 @@ impl Caretaker {
 
     fn judge(&self, file: &Path, login: &LoginFile) -> Result<(), Followed> {
         let live = self.shared.cell.load();
-        let account = live.account(&self.account.provider, &self.account.name);
+        let account = live.account(&self.desk.account.provider, &self.desk.account.name);
         if account.is_none_or(|account| account.proof().is_none()) {
             return Err(Followed::NotServed);
         }
@@ -207,8 +155,7 @@ impl Caretaker {
     }
 
     async fn post(&mut self, login: &LoginFile) -> Event {
-        // Requests that are refused meanwhile shall wait for the outcome.
-        self.show(Renewal { stage: RenewalStage::Underway, ..self.told.clone() });
+        self.desk.show_underway();
         let answer = self.shared.client.renew(login).await;
         let outcome = match &answer {
             Answer::Renewed(_) => {
@@ -220,10 +167,10 @@ impl Caretaker {
                 Refresh::Refused
             }
             Answer::TryLater { trouble, .. } => {
-                let name = self.name();
+                let name = self.desk.account.key();
                 tracing::warn!(
-                    provider.name = self.account.provider,
-                    account.name = self.account.name,
+                    provider.name = self.desk.account.provider,
+                    account.name = self.desk.account.name,
                     "login of account {name} is not renewed yet: {trouble}"
                 );
                 Refresh::Delayed
@@ -243,10 +190,10 @@ impl Caretaker {
                 self.written = Some(login.fingerprint());
                 self.shared.metrics.refresh(Refresh::Renewed);
                 tracing::info!(
-                    provider.name = self.account.provider,
-                    account.name = self.account.name,
+                    provider.name = self.desk.account.provider,
+                    account.name = self.desk.account.name,
                     "login of account {} is renewed until {}",
-                    self.name(),
+                    self.desk.account.key(),
                     shown(login.expires_at()),
                 );
                 Event::Stored { is_done: true }
@@ -256,11 +203,11 @@ impl Caretaker {
                 if is_first {
                     self.shared.metrics.refresh(Refresh::Unstored);
                     tracing::error!(
-                        provider.name = self.account.provider,
-                        account.name = self.account.name,
+                        provider.name = self.desk.account.provider,
+                        account.name = self.desk.account.name,
                         "login of account {} was renewed and is kept in memory only: {why}; the old one is \
                          used up, so make it writable before this process ends",
-                        self.name(),
+                        self.desk.account.key(),
                     );
                 }
                 self.unstored = Some(why);
@@ -287,21 +234,17 @@ impl Caretaker {
             self.unstored = None;
             self.shared.homes.release(&self.home);
         }
-        let Self { shared, ears, .. } = self;
-        let served =
-            async { while shared.cell.load().serial() == before && ears.served.changed().await.is_ok() {} };
-        // Late or not, requests find it when the folder is read.
-        let _ = tokio::time::timeout(PUBLISHED_WITHIN, served).await;
+        self.desk.served_anew(before).await;
         Event::Done
     }
 
     fn give_up(&self, why: Refused) -> Event {
         self.shared.metrics.refresh(Refresh::GivenUp);
         tracing::error!(
-            provider.name = self.account.provider,
-            account.name = self.account.name,
+            provider.name = self.desk.account.provider,
+            account.name = self.desk.account.name,
             "login of account {} is over: {why}; {}",
-            self.name(),
+            self.desk.account.key(),
             self.remedy(),
         );
         Event::Done
@@ -310,53 +253,23 @@ impl Caretaker {
     fn warn(&self, expires_at: i64) -> Event {
         let why = self.followed.as_ref().map_or_else(String::new, |why| format!(": {why}"));
         tracing::warn!(
-            provider.name = self.account.provider,
-            account.name = self.account.name,
+            provider.name = self.desk.account.provider,
+            account.name = self.desk.account.name,
             "login of account {} ends at {} and is not renewed here{why}",
-            self.name(),
+            self.desk.account.key(),
             shown(Some(expires_at)),
         );
         Event::Done
     }
 
     async fn wait(&mut self, until_ms: Option<i64>) -> Event {
-        loop {
-            if let Some(event) = self.heard() {
-                return event;
-            }
-            let now_ms = i64::try_from(clock::unix_milliseconds()).unwrap_or(i64::MAX);
-            let left_ms = until_ms.map(|at_ms| at_ms.saturating_sub(now_ms));
-            if left_ms.is_some_and(|left_ms| left_ms <= 0) {
-                return Event::Due;
-            }
-            let left = left_ms.map_or(LOOK_EVERY, |ms| Duration::from_millis(ms.unsigned_abs()));
-            let Ears { served, asked, stop, .. } = &mut self.ears;
-            tokio::select! {
-                () = tokio::time::sleep(left.min(LOOK_EVERY)) => {}
-                _ = served.changed() => {}
-                Ok(()) = stop.changed() => return Event::Done,
-                Some(asker) = asked.recv() => {
-                    self.askers.push(asker);
-                    return Event::Asked;
-                }
-            }
+        match self.desk.listen(until_ms).await {
+            Heard::Due => Event::Due,
+            Heard::Changed => Event::Changed,
+            Heard::Refused(token) => Event::Demanded(token),
+            Heard::Asked => Event::Asked,
+            Heard::Stopped => Event::Done,
         }
-    }
-
-    /// What the served accounts tell: another file, or a token that the vendor has refused.
-    fn heard(&mut self) -> Option<Event> {
-        let live = self.shared.cell.load();
-        let refused = live.account(&self.account.provider, &self.account.name)?;
-        let refused = refused.refused_token().map(Fingerprint::of);
-        if refused != self.seen_refused {
-            self.seen_refused = refused;
-            if let Some(token) = refused {
-                return Some(Event::Demanded(token));
-            }
-        }
-        let is_new = live.serial() != self.seen_serial;
-        self.seen_serial = live.serial();
-        is_new.then_some(Event::Changed)
     }
 
     fn tell(&mut self, renewer: &Renewer) {
@@ -378,20 +291,11 @@ impl Caretaker {
             }
         };
         let last = renewer.renewed_at_ms().map(|at_ms| at_ms / 1_000);
-        self.show(Renewal { stage, last: last.or(self.told.last), message });
-    }
-
-    fn show(&mut self, renewal: Renewal) {
-        self.shared.cell.set_renewal(&self.account.provider, &self.account.name, renewal.clone());
-        self.told = renewal;
+        self.desk.show(Renewal { stage, last: last.or(self.desk.shown.last), message });
     }
 
     fn remedy(&self) -> String {
         format!("log in again with Claude Code, CLAUDE_CONFIG_DIR={}", self.home.display())
-    }
-
-    fn name(&self) -> String {
-        format!("{}/{}", self.account.provider, self.account.name)
     }
 }
 

@@ -7,12 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use la_core::credential::Credential;
+use la_core::oauth::Answer;
 use la_core::oauth::federation::{Action, Assertion, Event, Exchanger, Federation, Obtained, Standing};
-use la_core::oauth::{Answer, Fingerprint, Jitter, Plan};
-use la_core::snapshot::credential_key;
 
 use super::Shared;
-use super::caretaker::{Account, Asker, Ears, LOOK_EVERY, PUBLISHED_WITHIN};
+use super::desk::{Desk, Heard, now_ms};
 use crate::clock;
 use crate::config::live::{Renewal, RenewalStage};
 use crate::credentials::read_assertion;
@@ -30,45 +29,24 @@ pub(super) struct Identity {
 
 /// Exchanges one identity for as long as its account is served.
 pub(super) struct Exchange {
-    account: Account,
+    desk: Desk,
     identity: Identity,
     shared: Rc<Shared>,
-    ears: Ears,
     exchanger: Exchanger,
     action: Action,
-    seen_refused: Option<Fingerprint>,
-    askers: Vec<Asker>,
-    told: Renewal,
     /// What is served, or why nothing is.
     served: Option<Result<Credential, String>>,
 }
 
 impl Exchange {
-    pub(super) fn new(account: Account, identity: Identity, shared: Rc<Shared>, ears: Ears) -> Self {
-        let plan = Plan {
-            renews: true,
-            before_ms: i64::try_from(shared.settings.before.as_millis()).unwrap_or(i64::MAX),
-            jitter: Jitter::of(&account.provider, &account.name),
-            serves_unstored: true,
-        };
-        let (exchanger, action) = Exchanger::start(plan, None, now_ms());
-        Self {
-            account,
-            identity,
-            shared,
-            ears,
-            exchanger,
-            action,
-            seen_refused: None,
-            askers: Vec::new(),
-            told: Renewal::default(),
-            served: None,
-        }
+    pub(super) fn new(desk: Desk, identity: Identity, shared: Rc<Shared>) -> Self {
+        let (exchanger, action) = Exchanger::start(shared.plan(&desk.account), None, now_ms());
+        Self { desk, identity, shared, exchanger, action, served: None }
     }
 
     /// Goes on until told to stop. Nothing is lost then: an identity can always be exchanged again.
     pub(super) async fn run(mut self) {
-        while !*self.ears.stop.borrow() {
+        while !self.desk.is_stopped() {
             let event = match std::mem::replace(&mut self.action, Action::Read) {
                 Action::Read => Event::Read(read_assertion(&self.identity.token_file)),
                 Action::Post(assertion) => match self.post(&assertion).await {
@@ -76,11 +54,7 @@ impl Exchange {
                     None => return,
                 },
                 Action::Wait { until_ms } => {
-                    self.ears.known = None;
-                    // Whoever asked is told how far it came.
-                    for asker in self.askers.drain(..) {
-                        let _ = asker.send(());
-                    }
+                    self.desk.unknown = None;
                     self.wait(until_ms).await
                 }
             };
@@ -92,15 +66,15 @@ impl Exchange {
 
     /// Nothing when told to stop meanwhile.
     async fn post(&mut self, assertion: &Assertion) -> Option<Event> {
-        self.show(Renewal { stage: RenewalStage::Underway, ..self.told.clone() });
+        self.desk.show_underway();
         let exchange = self.shared.client.exchange(&self.identity.federation, assertion);
         let late = tokio::time::sleep(FIRST_WITHIN);
         tokio::pin!(exchange, late);
         let answer = loop {
-            let Ears { stop, known, .. } = &mut self.ears;
+            let Desk { stop, unknown, .. } = &mut self.desk;
             tokio::select! {
                 answer = &mut exchange => break answer,
-                () = &mut late, if known.is_some() => *known = None,
+                () = &mut late, if unknown.is_some() => *unknown = None,
                 _ = stop.changed() => return None,
             }
         };
@@ -129,54 +103,29 @@ impl Exchange {
             (None, Standing::Underway | Standing::Planned) => return,
         };
         // Told to stop, it may have been replaced by another identity of the same account.
-        if self.served.as_ref() == Some(&served) || *self.ears.stop.borrow() {
+        if self.served.as_ref() == Some(&served) || self.desk.is_stopped() {
             return;
         }
         self.served = Some(served.clone());
         let before = self.shared.cell.load().serial();
-        self.shared.homes.set_exchanged(&self.key(), served);
-        if self.ears.known.is_some() {
+        self.shared.homes.set_exchanged(&self.desk.account.key(), served);
+        if self.desk.unknown.is_some() {
             // Nothing is served yet; whoever begins looks first.
             return;
         }
-        let Self { shared, ears, .. } = self;
-        let served =
-            async { while shared.cell.load().serial() == before && ears.served.changed().await.is_ok() {} };
-        // Late or not, requests find it at the next look.
-        let _ = tokio::time::timeout(PUBLISHED_WITHIN, served).await;
+        self.desk.served_anew(before).await;
     }
 
     async fn wait(&mut self, until_ms: i64) -> Event {
         loop {
-            if let Some(token) = self.newly_refused() {
-                return Event::Demanded(token);
-            }
-            let left_ms = until_ms.saturating_sub(now_ms());
-            if left_ms <= 0 {
-                return Event::Due;
-            }
-            let left = Duration::from_millis(left_ms.unsigned_abs()).min(LOOK_EVERY);
-            let Ears { served, asked, stop, .. } = &mut self.ears;
-            tokio::select! {
-                () = tokio::time::sleep(left) => {}
-                _ = served.changed() => {}
-                Ok(()) = stop.changed() => return Event::Due,
-                Some(asker) = asked.recv() => {
-                    self.askers.push(asker);
-                    return Event::Asked;
-                }
+            match self.desk.listen(Some(until_ms)).await {
+                Heard::Due | Heard::Stopped => return Event::Due,
+                Heard::Refused(token) => return Event::Demanded(token),
+                Heard::Asked => return Event::Asked,
+                // The file is read when an exchange is due.
+                Heard::Changed => {}
             }
         }
-    }
-
-    /// The access token that the vendor refuses, once.
-    fn newly_refused(&mut self) -> Option<Fingerprint> {
-        let live = self.shared.cell.load();
-        let account = live.account(&self.account.provider, &self.account.name)?;
-        let refused = account.refused_token().map(Fingerprint::of);
-        let is_new = refused != self.seen_refused;
-        self.seen_refused = refused;
-        refused.filter(|_| is_new)
     }
 
     fn tell(&mut self) {
@@ -189,34 +138,21 @@ impl Exchange {
             }
         };
         let last = self.exchanger.obtained().map(|obtained| obtained.obtained_at);
-        if self.told.message != message && !message.is_empty() {
+        if self.desk.shown.message != message && !message.is_empty() {
             tracing::warn!(
-                provider.name = self.account.provider,
-                account.name = self.account.name,
+                provider.name = self.desk.account.provider,
+                account.name = self.desk.account.name,
                 "identity of account {} is not exchanged: {message}",
-                self.key()
+                self.desk.account.key()
             );
-        } else if self.told.last != last {
+        } else if self.desk.shown.last != last {
             tracing::info!(
-                provider.name = self.account.provider,
-                account.name = self.account.name,
+                provider.name = self.desk.account.provider,
+                account.name = self.desk.account.name,
                 "identity of account {} was exchanged",
-                self.key()
+                self.desk.account.key()
             );
         }
-        self.show(Renewal { stage, last, message });
+        self.desk.show(Renewal { stage, last, message });
     }
-
-    fn show(&mut self, renewal: Renewal) {
-        self.shared.cell.set_renewal(&self.account.provider, &self.account.name, renewal.clone());
-        self.told = renewal;
-    }
-
-    fn key(&self) -> String {
-        credential_key(&self.account.provider, &self.account.name)
-    }
-}
-
-fn now_ms() -> i64 {
-    i64::try_from(clock::unix_milliseconds()).unwrap_or(i64::MAX)
 }
