@@ -175,13 +175,19 @@ pub(crate) fn find_end(bytes: &[u8], searched: usize) -> Result<Option<usize>, V
     if memchr_iter(b'\n', fresh).any(is_bare) { Err(Violation::BareLineFeed) } else { Ok(None) }
 }
 
+/// Whether a byte is a control character that no line may hold: any but the tab. Without a branch, so that many bytes
+/// are judged at a time.
+const fn is_control(b: u8) -> bool {
+    ((b < b' ') & (b != b'\t')) | (b == 0x7f)
+}
+
 /// Refuses every control character but the tab in a line without its end. Without an early return, because
 /// that is many times faster than byte by byte.
 ///
 /// # Errors
 /// When there is one.
 pub(crate) fn no_controls(line: &[u8]) -> Result<(), Violation> {
-    let found = line.iter().fold(false, |found, b| found | ((*b < b' ') & (*b != b'\t')) | (*b == 0x7f));
+    let found = line.iter().fold(false, |found, b| found | is_control(*b));
     if found { Err(Violation::ControlCharacter) } else { Ok(()) }
 }
 
@@ -190,11 +196,8 @@ pub(crate) fn no_controls(line: &[u8]) -> Result<(), Violation> {
 fn has_line_ends_only(lines: &[u8]) -> bool {
     /// So many bytes at most that their count fits into one.
     const COUNTED: usize = 112;
-    let worth = |b: u8| match b {
-        b'\n' => -1,
-        b'\t' => 0,
-        _ => i8::from((b < b' ') | (b == 0x7f)),
-    };
+    // A line feed is a control character too.
+    let worth = |b: u8| i8::from(is_control(b)) - 2 * i8::from(b == b'\n');
     let surplus = |some: &[u8]| i32::from(some.iter().fold(0_i8, |sum, b| sum + worth(*b)));
     lines.chunks(COUNTED).map(surplus).sum::<i32>() == 0
 }
@@ -204,13 +207,14 @@ fn lower_name(line: &mut [u8]) -> usize {
     let mut length = 0;
     let (words, _) = line.as_chunks_mut::<8>();
     for bytes in words {
-        let word = NameBytes::of(u64::from_le_bytes(*bytes));
+        let given = u64::from_le_bytes(*bytes);
+        let name = NameBytes::of(given);
         // Most names come in lower case, and what was just written is slow to read again.
-        if word.lowered != word.given {
-            *bytes = word.lowered.to_le_bytes();
+        if name.lowered != given {
+            *bytes = name.lowered.to_le_bytes();
         }
-        length += word.length;
-        if word.length < 8 {
+        length += name.length;
+        if name.length < 8 {
             break;
         }
     }
@@ -225,7 +229,6 @@ fn lower_name(line: &mut [u8]) -> usize {
 
 /// What eight bytes begin with that is usual in a name: letters, digits and hyphens.
 struct NameBytes {
-    given: u64,
     length: usize,
     /// All eight, these in lower case.
     lowered: u64,
@@ -245,11 +248,7 @@ impl NameBytes {
         let usual = within(b'a', b'z') | within(b'0', b'9') | within(b'-', b'-');
         let others = (!usual | word) & TOPS;
         let below_others = ((others & others.wrapping_neg()) >> 7).wrapping_sub(1);
-        Self {
-            given: word,
-            length: (others.trailing_zeros() / 8) as usize,
-            lowered: word | (SMALL & below_others),
-        }
+        Self { length: (others.trailing_zeros() / 8) as usize, lowered: word | (SMALL & below_others) }
     }
 }
 
