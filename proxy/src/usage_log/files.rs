@@ -1,8 +1,8 @@
 //! The log's files: `usage-<n>.jsonl`, and beside each, in `usage-<n>.opening.json`, what the ledger counted
 //! when it was begun. Readable by their owner only.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -17,6 +17,9 @@ use crate::data_dir::write_derived;
 
 /// Longest line that is looked for at the end of a file; real ones have some 800 bytes.
 const LONGEST_LINE_BYTES: u64 = 1 << 20;
+
+/// How often logs are read anew that change meanwhile.
+const TRIES: usize = 8;
 
 /// What the ledger counted when a file was begun.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -166,6 +169,35 @@ pub(super) fn numbers(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// What `read` makes of all files. A router may remove the oldest between their listing and their opening: then
+/// everything is read anew, so that none before a missing one counts.
+///
+/// # Errors
+/// Those of `read`.
+pub(super) fn read_whole<T>(read: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            whole => return whole,
+        }
+    }
+    read()
+}
+
+/// The lines of file `number`, each with the place where it stands.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn lines(
+    folder: &Path,
+    number: u64,
+) -> io::Result<impl Iterator<Item = io::Result<(String, String)>>> {
+    let path = path(folder, number);
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let lines = BufReader::new(File::open(&path).map_err(named)?).lines().enumerate();
+    Ok(lines.map(move |(at, line)| Ok((format!("{} line {}", path.display(), at + 1), line?))))
+}
+
 /// Where file `number` is.
 pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("usage-{number}.jsonl"))
@@ -185,7 +217,7 @@ fn is_older(path: &Path, age_ms: u64, now_ms: u64) -> bool {
 
 /// Bytes up to the end of the last whole line, and that line.
 fn last_line(path: &Path) -> io::Result<(u64, Option<Vec<u8>>)> {
-    let mut file = fs::File::open(path)?;
+    let mut file = File::open(path)?;
     let len_bytes = file.metadata()?.len();
     let from = len_bytes.saturating_sub(2 * LONGEST_LINE_BYTES);
     file.seek(SeekFrom::Start(from))?;

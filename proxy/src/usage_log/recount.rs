@@ -1,8 +1,7 @@
 //! Counting the ledger again from the log, and comparing the two.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io;
 use std::path::PathBuf;
 
 use la_core::amount::Unit;
@@ -14,9 +13,6 @@ use serde::Deserialize;
 
 use super::files::{self, Opening, OpeningHead};
 use super::line::Line;
-
-/// How often logs are looked at anew that change meanwhile.
-const TRIES: usize = 8;
 
 /// What the log says was used.
 #[derive(Debug, Default)]
@@ -58,14 +54,7 @@ pub struct Difference {
 /// # Errors
 /// When a file cannot be read.
 pub fn recount(folders: &[PathBuf], entries: u64) -> io::Result<Recount> {
-    // A router may remove its oldest file while that is read.
-    for _ in 1..TRIES {
-        match count(folders, entries) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            counted => return counted,
-        }
-    }
-    count(folders, entries)
+    files::read_whole(|| count(folders, entries))
 }
 
 fn count(folders: &[PathBuf], entries: u64) -> io::Result<Recount> {
@@ -169,9 +158,9 @@ impl Logs {
 
     fn each_line(&self, mut take: impl FnMut(&str, &str)) -> io::Result<()> {
         for file in &self.files {
-            let path = files::path(&file.folder, file.number);
-            for (at, line) in BufReader::new(File::open(&path)?).lines().enumerate() {
-                take(&format!("{} line {}", path.display(), at + 1), &line?);
+            for line in files::lines(&file.folder, file.number)? {
+                let (at, text) = line?;
+                take(&at, &text);
             }
         }
         Ok(())
