@@ -20,13 +20,16 @@ pub const API_KEY: &str = "sk-ant-api03-canary-key";
 /// How long a router may take to be ready; generous, because tests share their machine.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// A gateway before one vendor with an API key. What else there is to say of the vendor stands at MORE.
-const TEAM: &str = r#"
+/// A gateway before [`VENDOR`].
+const GATEWAY: &str = r#"
 apiVersion: router.link-assistant.dev/v1alpha1
 kind: RouterProxy
 metadata: {name: gateway, namespace: team}
 spec: {routes: [{candidates: [{provider: vendor}]}]}
----
+"#;
+
+/// A vendor with an API key. What else there is to say of it stands at MORE.
+const VENDOR: &str = r#"
 apiVersion: router.link-assistant.dev/v1alpha1
 kind: UpstreamProvider
 metadata: {name: vendor, namespace: team}
@@ -81,10 +84,12 @@ impl Setup {
     }
 
     /// From manifests of a gateway `gateway` before the vendor at `base_url`, of which `more` is one more line of
-    /// its `spec`. All is in the namespace `team`, and there is no token so far.
+    /// its `spec`. All is in the namespace `team`, in `manifests/gateway.yaml` and `manifests/vendor.yaml`, and there
+    /// is no token so far.
     pub fn team(base_url: &str, more: &str) -> Self {
-        let manifests = TEAM.replace("BASE_URL", base_url).replace("MORE", more);
-        Self::manifests(&[("all.yaml", &manifests)]).arg("--tokens-dir", "{dir}/tokens")
+        let vendor = VENDOR.replace("BASE_URL", base_url).replace("MORE", more);
+        Self::manifests(&[("gateway.yaml", GATEWAY), ("vendor.yaml", &vendor)])
+            .arg("--tokens-dir", "{dir}/tokens")
     }
 
     /// The same with a RouterToken `agent` without limits.
@@ -128,7 +133,7 @@ impl Setup {
         self
     }
 
-    /// The same with a file in the router's folder.
+    /// The same with a file in the router's folder, in the place of any before that is called so.
     #[must_use]
     pub fn file(mut self, path: &str, text: &str) -> Self {
         self.files.push((path.to_owned(), text.to_owned()));

@@ -392,7 +392,7 @@ fn probes_are_open_and_tell_the_truth() {
 #[test]
 fn ledger_that_only_a_pod_would_have_is_warned_of_at_the_start_and_by_doctor() {
     let mut router = Setup::team("http://127.0.0.1:9", "").start().unwrap();
-    let file = router.directory().join("manifests/all.yaml");
+    let file = router.directory().join("manifests/gateway.yaml");
     let before = fs::read_to_string(&file).unwrap();
     let with = |ledger: &str| {
         let text = before.replacen("spec: {", &format!("spec: {{ledger: {{{ledger}}}, "), 1);
@@ -406,7 +406,7 @@ fn ledger_that_only_a_pod_would_have_is_warned_of_at_the_start_and_by_doctor() {
     router.kill();
     with("redis: {urlSecretRef: {name: shared, key: url}}");
     router.restart().unwrap();
-    let warning = "all.yaml: RouterProxy team/gateway: spec.ledger: is redis, and this process uses embedded: the \
+    let warning = "gateway.yaml: RouterProxy team/gateway: spec.ledger: is redis, and this process uses embedded: the \
                    field describes pods; start la-router with --ledger redis, or leave it out";
     assert!(router.log().contains(warning), "{}", router.log());
     assert_eq!(router.log().matches("spec.ledger").count(), 1, "{}", router.log());

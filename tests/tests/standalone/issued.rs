@@ -8,7 +8,8 @@ use la_tests::router::{Router, Setup};
 const BODY: &str =
     r#"{"model":"claude-haiku-4-5","max_tokens":16,"messages":[{"role":"user","content":"hi"}]}"#;
 
-const MANIFESTS: &str = r#"
+/// A gateway with defaults and ceilings, and a pool of all its tokens.
+const GATEWAY: &str = r#"
 apiVersion: router.link-assistant.dev/v1alpha1
 kind: RouterProxy
 metadata: {name: gateway, namespace: team}
@@ -20,22 +21,7 @@ apiVersion: router.link-assistant.dev/v1alpha1
 kind: RouterBudget
 metadata: {name: everyone, namespace: team}
 spec: {proxyRef: {name: gateway}, budgets: [{name: all, unit: Requests, limit: '3'}]}
----
-apiVersion: router.link-assistant.dev/v1alpha1
-kind: UpstreamProvider
-metadata: {name: vendor, namespace: team}
-spec:
-  backend: {anthropic: {baseURL: BASE_URL, accounts: [{name: main, credential: {apiKey: {secretRef: {name: login}}}}]}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: login, namespace: team}
-stringData: {apiKey: sk-ant-api03-canary-key}
 "#;
-
-fn manifests(upstream: &FakeUpstream, ceiling: &str) -> String {
-    MANIFESTS.replace("BASE_URL", &upstream.base_url()).replace("CEILING", ceiling)
-}
 
 async fn ask(router: &Router, token: &str) -> (u16, String) {
     let answer = Call::message(token, BODY).send(router.address()).await.unwrap();
@@ -45,7 +31,9 @@ async fn ask(router: &Router, token: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn issued_token_has_the_proxys_defaults_ceilings_and_pools() {
     let upstream = FakeUpstream::start(vendor::script(Known::default())).await.unwrap();
-    let mut router = Setup::manifests(&[("all.yaml", &manifests(&upstream, "100"))]).start().unwrap();
+    let gateway = |ceiling| GATEWAY.replace("CEILING", ceiling);
+    let setup = Setup::team(&upstream.base_url(), "").file("manifests/gateway.yaml", &gateway("100"));
+    let mut router = setup.start().unwrap();
     let above = router.issue(&["--max-requests", "101"]).unwrap_err().to_string();
     let ceiling =
         r#"limits.maxRequests: is "101": the proxy's tokens.ceilings.maxRequests allows at most "100""#;
@@ -74,7 +62,7 @@ async fn issued_token_has_the_proxys_defaults_ceilings_and_pools() {
 
     // A ceiling that comes later is no reason not to start: what is above it is not served, and is told.
     router.kill();
-    std::fs::write(router.directory().join("manifests/all.yaml"), manifests(&upstream, "10")).unwrap();
+    std::fs::write(router.directory().join("manifests/gateway.yaml"), gateway("10")).unwrap();
     router.restart().unwrap();
     assert_eq!(ask(&router, &other).await.0, 401);
     assert_eq!(ask(&router, token).await.0, 429);
