@@ -36,6 +36,17 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+/// What is seen at second 1,000 of a proxy without tokens and budgets, with nothing in its way.
+fn look<'a>(
+    proxy: &'a RouterProxy,
+    compiled: &'a Compiled,
+    previous: Option<Previous<'a>>,
+    pods: &'a BTreeMap<String, PodState>,
+) -> Observed<'a> {
+    let counted = const { &Counted { tokens: Vec::new(), budgets: Vec::new() } };
+    Observed { proxy, now: at(1_000), compiled, previous, pods, counted, conflicts: &[] }
+}
+
 #[test]
 fn generation_rises_only_with_what_is_served() {
     let none = Credentials::new();
@@ -55,15 +66,7 @@ fn generation_rises_only_with_what_is_served() {
             credentials: &none,
             age: Duration::from_secs(60),
         });
-        let seen = Observed {
-            proxy: &proxy,
-            now: at(1_000),
-            compiled: &compiled,
-            previous,
-            pods: &pods,
-            counted: &Counted::default(),
-            conflicts: &[],
-        };
+        let seen = look(&proxy, &compiled, previous, &pods);
         assert_eq!(next_snapshot(&seen).map(|snapshot| snapshot.order()), expected, "{sentence}");
     }
 }
@@ -185,16 +188,7 @@ fn status_says_what_the_pods_really_report() {
         let before = written(7, 3, "a");
         let age = Duration::from_secs(case.age_seconds);
         let previous = Some(Previous { snapshot: &before, credentials: &none, age });
-        let conflicts = &case.conflicts;
-        let seen = Observed {
-            proxy: &proxy,
-            now: at(1_000),
-            compiled: &compiled,
-            previous,
-            pods: &pods,
-            counted: &Counted::default(),
-            conflicts,
-        };
+        let seen = Observed { conflicts: &case.conflicts, ..look(&proxy, &compiled, previous, &pods) };
         let expected = case.expected.map(|(status, reason)| (status.to_owned(), reason.to_owned()));
         assert_eq!(conditions_of(&decide(&seen).status), expected, "{}", case.sentence);
     }
@@ -218,15 +212,7 @@ fn pod_that_refuses_everything_gets_a_new_epoch_once() {
         let (before, pods) = (written(epoch, 3, "a"), refusing(faults));
         let age = Duration::from_secs(age_seconds);
         let previous = Some(Previous { snapshot: &before, credentials: &none, age });
-        let seen = Observed {
-            proxy: &proxy,
-            now: at(9_000),
-            compiled: &compiled,
-            previous,
-            pods: &pods,
-            counted: &Counted::default(),
-            conflicts: &[],
-        };
+        let seen = Observed { now: at(9_000), ..look(&proxy, &compiled, previous, &pods) };
         assert_eq!(next_snapshot(&seen).map(|snapshot| snapshot.order()), expected, "{sentence}");
     }
 }
@@ -238,15 +224,7 @@ fn programmed_does_not_flap_while_pods_follow_a_change() {
     let decide_at = |proxy: &RouterProxy, generation, age| {
         let before = written(7, generation, "a");
         let previous = Some(Previous { snapshot: &before, credentials: &none, age });
-        decide(&Observed {
-            proxy,
-            now: at(1_000),
-            compiled: &compiled,
-            previous,
-            pods: &pods,
-            counted: &Counted::default(),
-            conflicts: &[],
-        })
+        decide(&look(proxy, &compiled, previous, &pods))
     };
     proxy.status = Some(decide_at(&proxy, 3, Duration::from_secs(60)).status);
     let young = decide_at(&proxy, 4, Duration::from_secs(1));

@@ -47,6 +47,19 @@ fn resting(account: &str) -> AccountReport {
     AccountReport { until: Some(160), five_hour_permille: Some(1_005), ..told }
 }
 
+/// What is seen at second 100 of a provider whose `credentials` were read and of which nothing else is told.
+fn look<'a>(provider: &'a UpstreamProvider, credentials: &'a Credentials) -> Observed<'a> {
+    Observed {
+        provider,
+        now: Timestamp::from_second(100).unwrap(),
+        faults: &[],
+        credentials,
+        reports: &[],
+        renewals: const { &BTreeMap::new() },
+        exchanges: const { &BTreeMap::new() },
+    }
+}
+
 struct Case {
     sentence: &'static str,
     faults: Vec<ObjectFault>,
@@ -63,11 +76,11 @@ struct Case {
 
 const GOOD: (&str, &str) = ("True", "Accepted");
 
-fn cases() -> Vec<Case> {
-    let missing = "spec.backend.anthropic.accounts[0].credential.oauth.secretRef";
-    vec![
-        Case {
-            sentence: "every credential was read",
+/// Everything is well.
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            sentence: "",
             faults: vec![],
             credentials: vec![login(200), key()],
             reports: vec![],
@@ -76,50 +89,53 @@ fn cases() -> Vec<Case> {
             available: "2/2",
             states: [AccountState::Ready, AccountState::Ready],
             events: vec![],
-        },
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let missing = "spec.backend.anthropic.accounts[0].credential.oauth.secretRef";
+    vec![
+        Case { sentence: "every credential was read", ..Case::default() },
         Case {
             sentence: "a Secret is missing and the other account serves",
             faults: vec![fault(missing, reason::SECRET_NOT_FOUND)],
             credentials: vec![key()],
-            reports: vec![],
-            renewal: None,
             expected: [GOOD, ("False", "SecretNotFound"), ("True", "PartlyAvailable")],
             available: "1/2",
             states: [AccountState::Missing, AccountState::Ready],
             events: vec!["SecretNotFound"],
+            ..Case::default()
         },
         Case {
             sentence: "a login is malformed",
             faults: vec![fault(missing, reason::CREDENTIAL_MALFORMED)],
             credentials: vec![key()],
-            reports: vec![],
-            renewal: None,
             expected: [GOOD, ("False", "CredentialMalformed"), ("True", "PartlyAvailable")],
             available: "1/2",
             states: [AccountState::Malformed, AccountState::Ready],
             events: vec!["CredentialMalformed"],
+            ..Case::default()
         },
         Case {
             sentence: "one credential has ended and the vendor refuses the other",
-            faults: vec![],
             credentials: vec![login(100), key()],
             reports: vec![refused("second")],
-            renewal: None,
             expected: [GOOD, ("True", "Resolved"), ("False", "NoUsableAccount")],
             available: "0/2",
             states: [AccountState::Expired, AccountState::Unauthorized],
             events: vec!["Expired", "AccountAuthFailed"],
+            ..Case::default()
         },
         Case {
             sentence: "the spec breaks a rule",
             faults: vec![fault("spec.backend.anthropic.baseURL", reason::INVALID_FIELD)],
             credentials: vec![],
-            reports: vec![],
-            renewal: None,
             expected: [("False", "InvalidField"), ("False", "InvalidField"), ("False", "NoUsableAccount")],
             available: "0/2",
             states: [AccountState::Missing, AccountState::Missing],
             events: vec!["InvalidField"],
+            ..Case::default()
         },
     ]
 }
@@ -128,50 +144,39 @@ fn cases_of_renewal() -> Vec<Case> {
     vec![
         Case {
             sentence: "the vendor refuses a login that is being renewed",
-            faults: vec![],
-            credentials: vec![login(200), key()],
             reports: vec![refused("first")],
             renewal: Some(Standing::Underway),
             expected: [GOOD, ("True", "Resolved"), ("True", "PartlyAvailable")],
             available: "1/2",
             states: [AccountState::Renewing, AccountState::Ready],
-            events: vec![],
+            ..Case::default()
         },
         Case {
             sentence: "a login that is given up serves while its access token lasts",
-            faults: vec![],
-            credentials: vec![login(200), key()],
-            reports: vec![],
             renewal: Some(Standing::LoginRequired(Refused::InvalidGrant)),
-            expected: [GOOD, ("True", "Resolved"), ("True", "Available")],
-            available: "2/2",
-            states: [AccountState::Ready, AccountState::Ready],
             events: vec!["LoginRequired"],
+            ..Case::default()
         },
         Case {
             sentence: "a login that is given up and has ended needs a person, who is told once",
-            faults: vec![],
             credentials: vec![login(100), key()],
-            reports: vec![],
             renewal: Some(Standing::LoginRequired(Refused::InvalidGrant)),
             expected: [GOOD, ("True", "Resolved"), ("True", "PartlyAvailable")],
             available: "1/2",
             states: [AccountState::LoginRequired, AccountState::Ready],
             events: vec!["LoginRequired"],
+            ..Case::default()
         },
         Case {
             sentence: "an account that rests in one pod is no news, but seen",
-            faults: vec![],
-            credentials: vec![login(200), key()],
             reports: vec![
                 resting("second"),
                 AccountReport::new("claude", "second", ReportedState::Ready, String::new()),
             ],
-            renewal: None,
             expected: [GOOD, ("True", "Resolved"), ("True", "PartlyAvailable")],
             available: "1/2",
             states: [AccountState::Ready, AccountState::Cooling],
-            events: vec![],
+            ..Case::default()
         },
     ]
 }
@@ -184,13 +189,10 @@ fn status_says_what_is_wrong_and_what_serves() {
         let renewal = |standing| ("first".to_owned(), State { standing, renewed_at_ms: Some(90_000) });
         let renewals = case.renewal.map(renewal).into_iter().collect();
         let decision = decide(&Observed {
-            provider: &provider,
-            now: Timestamp::from_second(100).unwrap(),
             faults: &case.faults,
-            credentials: &credentials,
             reports: &case.reports,
             renewals: &renewals,
-            exchanges: &BTreeMap::new(),
+            ..look(&provider, &credentials)
         });
         let kinds = [kind::ACCEPTED, kind::CREDENTIALS_RESOLVED, kind::READY];
         let found = kinds.map(|kind| {
@@ -210,15 +212,7 @@ fn status_says_what_is_wrong_and_what_serves() {
 fn provider_is_looked_at_again_when_a_credential_ends() {
     let provider = provider();
     let credentials: Credentials = [login(160), key()].into_iter().collect();
-    let decision = decide(&Observed {
-        provider: &provider,
-        now: Timestamp::from_second(100).unwrap(),
-        faults: &[],
-        credentials: &credentials,
-        reports: &[],
-        renewals: &BTreeMap::new(),
-        exchanges: &BTreeMap::new(),
-    });
+    let decision = decide(&look(&provider, &credentials));
     assert_eq!(decision.wake.map(|wake| wake.as_secs()), Some(60));
 }
 
@@ -229,16 +223,7 @@ fn status_says_until_when_an_account_rests_and_how_full_its_windows_are() {
     let renewed = State { standing: Standing::Planned, renewed_at_ms: Some(90_000) };
     let renewals = BTreeMap::from([("first".to_owned(), renewed)]);
     let reports = [resting("second")];
-    let now = Timestamp::from_second(100).unwrap();
-    let observed = Observed {
-        provider: &provider,
-        now,
-        faults: &[],
-        credentials: &credentials,
-        reports: &reports,
-        renewals: &renewals,
-        exchanges: &BTreeMap::new(),
-    };
+    let observed = Observed { reports: &reports, renewals: &renewals, ..look(&provider, &credentials) };
     let accounts = serde_json::to_value(decide(&observed).status.accounts).unwrap();
     assert_eq!(accounts[0]["lastRefreshTime"], "1970-01-01T00:01:30Z");
     assert_eq!(accounts[1]["until"], "1970-01-01T00:02:40Z");
@@ -290,15 +275,7 @@ fn status_says_how_an_identity_stands_and_what_is_in_its_way() {
         });
         let credentials = obtained.iter().map(|o| ("claude/first".to_owned(), o.credential())).collect();
         let exchanges = BTreeMap::from([("first".to_owned(), ExchangeState { standing, obtained })]);
-        let decision = decide(&Observed {
-            provider: &provider,
-            now: Timestamp::from_second(100).unwrap(),
-            faults: &[],
-            credentials: &credentials,
-            reports: &[],
-            renewals: &BTreeMap::new(),
-            exchanges: &exchanges,
-        });
+        let decision = decide(&Observed { exchanges: &exchanges, ..look(&provider, &credentials) });
         let account = &decision.status.accounts[0];
         assert_eq!(account.state, state, "{sentence}");
         assert_eq!(account.last_refresh_time.is_some(), expires_at.is_some(), "{sentence}");
