@@ -51,16 +51,6 @@ pub enum AmountError {
     TooLarge(Unit),
 }
 
-/// Longest text of an amount: 20 digits and a point.
-const LONGEST: usize = 21;
-
-/// An amount as text, without an allocation.
-#[derive(Debug, Clone, Copy)]
-pub struct Shown {
-    bytes: [u8; LONGEST],
-    length: usize,
-}
-
 impl Unit {
     /// All units.
     pub const ALL: [Self; 3] = [Self::Requests, Self::Tokens, Self::Usd];
@@ -90,12 +80,28 @@ impl Unit {
 
     /// Writes an amount the way [`Unit::parse`] reads it, without loss and as short as possible.
     pub fn text(self, amount: u64) -> String {
-        self.shown(amount).to_string()
+        let mut text = Vec::new();
+        self.write(amount, &mut text);
+        String::from_utf8(text).unwrap_or_default()
     }
 
-    /// As [`Unit::text`], to be written where it belongs.
-    pub fn shown(self, amount: u64) -> Shown {
-        Shown::of(self, amount)
+    /// As [`Unit::text`], behind what `out` has.
+    pub fn write(self, amount: u64, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        if self != Self::Usd {
+            return out.extend_from_slice(digits.format(amount).as_bytes());
+        }
+        out.extend_from_slice(digits.format(amount / NANO_PER_USD).as_bytes());
+        let nano = amount % NANO_PER_USD;
+        if nano == 0 {
+            return;
+        }
+        let point = out.len();
+        // Above all digits of a fraction, so that its zeros are written too; the one in front makes room for the point.
+        out.extend_from_slice(digits.format(NANO_PER_USD + nano).as_bytes());
+        out.get_mut(point).into_iter().for_each(|one| *one = b'.');
+        let zeros = out.iter().rev().take_while(|digit| **digit == b'0').count();
+        out.truncate(out.len() - zeros);
     }
 
     /// What it is called in a manifest.
@@ -105,47 +111,6 @@ impl Unit {
             Self::Tokens => "Tokens",
             Self::Usd => "USD",
         }
-    }
-}
-
-impl Shown {
-    fn of(unit: Unit, amount: u64) -> Self {
-        let mut shown = Self { bytes: [0; LONGEST], length: 0 };
-        if unit != Unit::Usd {
-            shown.put(itoa::Buffer::new().format(amount).as_bytes());
-            return shown;
-        }
-        shown.put(itoa::Buffer::new().format(amount / NANO_PER_USD).as_bytes());
-        // Above all digits of a fraction, so that its zeros are written too.
-        let mut fraction = itoa::Buffer::new();
-        let fraction =
-            fraction.format(NANO_PER_USD + amount % NANO_PER_USD).as_bytes().get(1..).unwrap_or_default();
-        let digits = fraction.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
-        if digits > 0 {
-            shown.put(b".");
-            shown.put(fraction.get(..digits).unwrap_or_default());
-        }
-        shown
-    }
-
-    /// Puts text behind what is there.
-    fn put(&mut self, text: &[u8]) {
-        let end = self.length + text.len();
-        if let Some(place) = self.bytes.get_mut(self.length..end) {
-            place.copy_from_slice(text);
-            self.length = end;
-        }
-    }
-
-    /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(self.as_bytes()).unwrap_or_default())
     }
 }
 

@@ -17,7 +17,9 @@ mod refusal;
 mod saved;
 mod window;
 
-pub use book::{Admission, Book, Denied, Ended, Grants, HoldId, Settled, Spent, Standing, Taken, Used};
+pub use book::{
+    Admission, Book, Denied, Ended, Grants, HoldId, Reading, Settled, Spent, Standing, Taken, Used,
+};
 pub use cover::{Cover, Covering};
 pub use limit::{
     Admits, Budget, BudgetSpec, CalendarSpec, Concurrency, ConcurrencySpec, Enforcement, LimitFault, Limits,

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use la_core::amount::Amounts;
 use la_core::budget::{
-    Book, Budget, Cover, Covering, Denied, Grants, HoldId, Refused, SavedBook, SavedOwner, Settled, Spent,
-    Standing, Used,
+    Book, Budget, Cover, Covering, Denied, Grants, HoldId, Reading, Refused, SavedBook, SavedOwner, Settled,
+    Spent, Standing, Used,
 };
 use la_core::id::Subject;
 use la_core::report::SubjectUsage;
@@ -115,7 +115,7 @@ pub struct OpenRedisError(String);
 pub struct Reservation {
     hold: Option<Hold>,
     reserved: Amounts,
-    standings: Vec<Standing>,
+    readings: Vec<Reading>,
     told: Option<Told>,
     is_logged: bool,
 }
@@ -226,9 +226,10 @@ impl Ledger {
             Place::There(remote) => {
                 // Boxed, so that no other ledger's requests carry it.
                 let hold = Box::pin(remote.reserve(demand, now_ms)).await?.map(Hold::There);
-                let (reserved, standings) = (demand.amounts, remote.standings(demand.covering, now_ms));
+                let standings = remote.standings(demand.covering, now_ms);
+                let (reserved, readings) = (demand.amounts, standings.iter().map(Reading::from).collect());
                 let is_logged = remote.is_logged() && hold.is_some();
-                return Ok(Reservation { hold, reserved, standings, told: None, is_logged });
+                return Ok(Reservation { hold, reserved, readings, told: None, is_logged });
             }
         };
         let job = |state: &mut State| state.reserve(demand, now_ms);
@@ -237,10 +238,10 @@ impl Ledger {
             Err(Refusal::Denied(Denied::NotGranted)) => Box::pin(when_granted(shared, job)).await?,
             other => other.map_err(ReserveError::from)?,
         };
-        let Taken { hold, losses, standings, is_logged } = taken;
+        let Taken { hold, losses, readings, is_logged } = taken;
         Unwritten { shared, hold: Some(hold), losses }.written_down().await?;
         let hold = Some(Hold::Here(Arc::clone(shared), hold));
-        Ok(Reservation { hold, reserved: demand.amounts, standings, told: None, is_logged })
+        Ok(Reservation { hold, reserved: demand.amounts, readings, told: None, is_logged })
     }
 
     /// Writes down what [`Reservation::settle_soon`] has left. For whoever is about to wait.
@@ -503,9 +504,9 @@ impl Reservation {
         &self.reserved
     }
 
-    /// How every budget stood with it when it was admitted. Gives it once.
-    pub fn take_standings(&mut self) -> Vec<Standing> {
-        std::mem::take(&mut self.standings)
+    /// How every budget that covers it read with it when it was admitted, in their order. Gives it once.
+    pub fn take_readings(&mut self) -> Vec<Reading> {
+        std::mem::take(&mut self.readings)
     }
 
     /// Whether a usage log tells of it, and wants it described.

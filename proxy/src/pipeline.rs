@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Response};
 use la_dialects::anthropic::usage::Observed;
 
 pub mod authenticate;
-pub mod covers;
+pub mod callers;
 
 mod admit;
 mod answer;
@@ -84,8 +84,8 @@ async fn serve(
     line.token(&caller.token);
     client.seat().depend_on(&caller.token, &caller.live);
     let (token, covering) = (&*caller.token, caller.token.covering());
-    let cover = worker.covers.of(&caller.token);
-    let covered = Covered { token, covering: &covering, cover: &cover };
+    let known = worker.callers.of(&caller.token);
+    let covered = Covered { caller: &known, covering: &covering };
     let body = match found.operation {
         Operation::Messages => {
             // What is here already costs nothing to read, and is judged as a whole soon.
@@ -121,7 +121,7 @@ async fn forward(
     line: &mut Line,
 ) -> Result<Served, Refusal> {
     if let Some(every_ms) = job.keep_alive_ms() {
-        client.keep_alive(every_ms, relay::fields_before_answer(&admitted, line, &job.worker.disclosed));
+        client.keep_alive(every_ms, relay::fields_before_answer(&admitted, line));
     }
     let answered = forward::answer(job, client, &mut admitted, line).await;
     match answered.and_then(|forwarded| forwarded.in_time_for(client)) {

@@ -18,7 +18,7 @@ mod grants;
 mod journal;
 mod time;
 
-pub use explain::{Standing, Used};
+pub use explain::{Reading, Standing, Used};
 pub use journal::{Ended, Taken};
 use time::Time;
 
@@ -70,6 +70,8 @@ struct Owner {
 struct Hold {
     generation: u32,
     is_open: bool,
+    /// More was taken for it later, perhaps in another period: one meter may have several parts.
+    is_raised: bool,
     reserved: Amounts,
     /// Owners, the caller first.
     seats: Vec<u32>,
@@ -301,12 +303,15 @@ impl Book {
     fn take(&mut self, at: u32, cover: &Cover, amounts: &Amounts, asks: Asks) {
         let Some(hold) = self.holds.get_mut(at as usize) else { return };
         hold.reserved = hold.reserved.plus(amounts);
+        hold.is_raised = asks == Asks::Again;
         for line in &cover.lines {
             let Some(meter) = self.meters.get_mut(line.meter) else { continue };
             let amount = amounts.of(line.unit);
             let start_ms = meter.take(amount);
             let same = |part: &&mut Taken| part.meter == line.meter && part.start_ms == start_ms;
-            match hold.parts.iter_mut().find(same) {
+            // A cover has each meter once.
+            let known = if hold.is_raised { hold.parts.iter_mut().find(same) } else { None };
+            match known {
                 Some(part) => part.amount = part.amount.saturating_add(amount),
                 None => hold.parts.push(Taken { meter: line.meter, start_ms, amount }),
             }
@@ -330,7 +335,7 @@ impl Book {
         let Some(hold) = self.holds.get(at as usize) else { return };
         for (index, part) in hold.parts.iter().enumerate() {
             let Some(meter) = self.meters.get_mut(part.meter) else { continue };
-            let charged = spent.map_or(0, |spent| share(&hold.parts, index, spent.of(meter.unit)));
+            let charged = spent.map_or(0, |spent| hold.share(index, spent.of(meter.unit)));
             meter.end(part.start_ms, part.amount, charged);
             if charged > part.amount && meter.wants_cover() {
                 self.queue.push(part.meter);
@@ -362,7 +367,7 @@ impl Book {
     /// Empties a hold and keeps its memory for the next.
     fn close(&mut self, at: u32) {
         if let Some(hold) = self.holds.get_mut(at as usize) {
-            hold.is_open = false;
+            (hold.is_open, hold.is_raised) = (false, false);
             hold.generation = hold.generation.wrapping_add(1);
             hold.reserved = Amounts::default();
             hold.seats.clear();
@@ -471,16 +476,18 @@ impl Spent {
     }
 }
 
-/// What of `spent` falls on one part of a hold: a meter's parts are filled in the order they were taken, and
-/// the last takes what is left.
-fn share(parts: &[Taken], index: usize, spent: u64) -> u64 {
-    let Some(part) = parts.get(index) else { return 0 };
-    let of_meter = |other: &&Taken| other.meter == part.meter;
-    let earlier = parts.iter().take(index).filter(of_meter);
-    let left = earlier.fold(spent, |left, part| left.saturating_sub(part.amount));
-    if parts.iter().skip(index + 1).any(|other| other.meter == part.meter) {
-        left.min(part.amount)
-    } else {
-        left
+impl Hold {
+    /// What of `spent` falls on one part: a meter's parts are filled in the order they were taken, and the last
+    /// takes what is left.
+    fn share(&self, index: usize, spent: u64) -> u64 {
+        let Some(part) = self.parts.get(index).filter(|_| self.is_raised) else { return spent };
+        let of_meter = |other: &&Taken| other.meter == part.meter;
+        let earlier = self.parts.iter().take(index).filter(of_meter);
+        let left = earlier.fold(spent, |left, part| left.saturating_sub(part.amount));
+        if self.parts.iter().skip(index + 1).any(|other| other.meter == part.meter) {
+            left.min(part.amount)
+        } else {
+            left
+        }
     }
 }

@@ -101,12 +101,14 @@ impl Clock {
         Self { window, period: Period { start_ms: 0, end_ms: 0 }, counts_for_ms, meters: 0 }
     }
 
-    /// [`Window::leaves_at`], without the calendar where the period is the present one.
+    /// [`Window::leaves_at`], without the calendar where the period is the present one, and never with a division.
     fn leaves_at(&self, start_ms: u64) -> Option<u64> {
-        match self.window {
-            Window::Calendar { .. } if start_ms == self.period.start_ms => Some(self.period.end_ms),
-            _ => self.window.leaves_at(start_ms),
-        }
+        let end_ms = match self.window {
+            Window::Calendar { .. } if start_ms == self.period.start_ms => self.period.end_ms,
+            Window::Rolling { .. } => start_ms.saturating_add(self.counts_for_ms),
+            _ => return self.window.leaves_at(start_ms),
+        };
+        Some(end_ms).filter(|end_ms| *end_ms < u64::MAX)
     }
 
     fn advance(&mut self, now_ms: u64) -> u64 {

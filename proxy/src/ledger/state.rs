@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use la_core::amount::Amounts;
 use la_core::budget::{
-    Book, Cover, Covering, Denied, Ended, HoldId, SavedBook, SavedOwner, SavedPart, Settled, Spent, Standing,
-    Taken as Part,
+    Book, Cover, Covering, Denied, Ended, HoldId, Reading, SavedBook, SavedOwner, SavedPart, Settled, Spent,
+    Standing, Taken as Part,
 };
 use la_core::id::Subject;
 use la_core::snapshot::LedgerRecord;
@@ -84,8 +84,8 @@ pub(super) struct Taken {
     pub(super) losses: u64,
     /// Whether a usage log will tell of it.
     pub(super) is_logged: bool,
-    /// How every budget stands with it.
-    pub(super) standings: Vec<Standing>,
+    /// How every budget reads with it.
+    pub(super) readings: Vec<Reading>,
 }
 
 /// Why nothing was taken yet.
@@ -133,8 +133,8 @@ impl State {
         self.wake |= self.segment.is_some() && self.book.wants_grants();
         let hold = reserved.map_err(Refusal::Denied)?.hold;
         self.record_taken(hold, cover, &demand.amounts);
-        let standings = self.book.standings(cover, now_ms);
-        Ok(Taken { hold, losses: self.losses, standings, is_logged: self.log.is_some() })
+        let readings = self.book.readings(cover);
+        Ok(Taken { hold, losses: self.losses, readings, is_logged: self.log.is_some() })
     }
 
     /// Takes more for an open request and records it, or does neither.
@@ -162,10 +162,11 @@ impl State {
             for taken in book.held(hold) {
                 name(book, batch, &mut self.named, number, taken.meter);
             }
-            let (endings, period_of) = (book.ending(hold, amounts), |place| book.period_of(place));
+            let named = &self.named;
+            let period_of = |place| named.get(place as usize).map_or(u64::MAX, |(_, start_ms)| *start_ms);
+            let endings = book.ending(hold, amounts);
             match (spent, book.caller(hold)) {
                 (Some(spent), Some(caller)) => {
-                    name(book, batch, &mut self.named, number, caller);
                     batch.settle((hold.number(), caller), spent, endings, period_of);
                 }
                 _ => batch.release(hold.number(), endings, period_of),
@@ -387,11 +388,16 @@ fn named(book: &Book, part: &Part) -> Option<SavedPart> {
 
 /// Writes down which meter is at a place and in which period, where the segment lacks it. What was named in
 /// a write that failed is never missed: after one, records go to another segment.
+#[inline]
 fn name(book: &Book, batch: &mut Batch, named: &mut Vec<(u64, u64)>, number: u64, place: u32) {
-    let at = place as usize;
-    if named.get(at) == Some(&(number, book.period_of(place))) {
-        return;
+    if named.get(place as usize) != Some(&(number, book.period_of(place))) {
+        name_anew(book, batch, named, number, place);
     }
+}
+
+#[cold]
+fn name_anew(book: &Book, batch: &mut Batch, named: &mut Vec<(u64, u64)>, number: u64, place: u32) {
+    let at = place as usize;
     if named.len() <= at {
         named.resize(at + 1, (0, 0));
     }

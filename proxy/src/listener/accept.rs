@@ -23,8 +23,7 @@ use crate::config::live::LiveCell;
 use crate::ledger::Ledger;
 use crate::observe::metrics::{Kind, Metrics, Reason};
 use crate::pipeline::authenticate::Memo;
-use crate::pipeline::covers::Covers;
-use crate::pipeline::disclose::Remembered;
+use crate::pipeline::callers::Callers;
 use crate::upstream::Pool;
 
 /// How long ended requests may take to tell their clients.
@@ -116,8 +115,7 @@ fn worker(shared: &Shared) -> Worker {
         seats: Seats::default(),
         pool: Pool::default(),
         memo: Memo::default(),
-        covers: Covers::default(),
-        disclosed: Remembered::default(),
+        callers: Callers::default(),
         ids: RequestIds::new(),
     }
 }

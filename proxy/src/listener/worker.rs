@@ -14,8 +14,7 @@ use crate::http1::buffers::Buffers;
 use crate::ledger::Ledger;
 use crate::observe::metrics::Metrics;
 use crate::pipeline::authenticate::Memo;
-use crate::pipeline::covers::Covers;
-use crate::pipeline::disclose::Remembered;
+use crate::pipeline::callers::Callers;
 use crate::upstream::Pool;
 
 /// One thread's own things, and its share of what all threads use.
@@ -40,10 +39,8 @@ pub struct Worker {
     pub pool: Pool,
     /// Tokens that were verified.
     pub memo: Memo,
-    /// Where the limits of its last callers are counted.
-    pub covers: Covers,
-    /// The fields by which its last callers were told of their budgets.
-    pub disclosed: Remembered,
+    /// What it knows of its last callers.
+    pub callers: Callers,
     /// Names of requests.
     pub ids: RequestIds,
 }

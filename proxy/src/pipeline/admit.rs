@@ -3,16 +3,16 @@
 //! A message takes what was measured. Counting tokens and listing models is free: no budget counts it, but it
 //! takes part in rates of requests and in concurrency, where the caller has any.
 
-use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use la_core::amount::{Amounts, Unit};
-use la_core::budget::{Cover, Covering, Limits, Settled, Spent, Standing};
+use la_core::budget::{Covering, Limits, Reading, Settled, Spent, Standing};
 use la_core::price;
 use la_dialects::anthropic::usage::Observed;
 
 use crate::clock;
-use crate::config::live::{AccountEntry, TokenEntry};
+use crate::config::live::AccountEntry;
 use crate::ledger::{Reservation, ReserveError, Turn};
 use crate::listener::client::Client;
 use crate::listener::worker::Worker;
@@ -21,6 +21,8 @@ use crate::observe::metrics::Metrics;
 use crate::observe::settlement::{Outcome, Settlement};
 use crate::refuse::{Limited, Refusal};
 
+use super::callers::Known;
+use super::disclose::Told;
 use super::measure::Measured;
 use super::queue::{self, NotReserved};
 use super::settle::{Charge, charge};
@@ -39,7 +41,7 @@ pub(super) struct Admitted {
     /// Nothing for a request that is free.
     measured: Option<Measured>,
     /// How the budgets of its caller stand with it.
-    pub(super) standings: Vec<Standing>,
+    pub(super) told: Told,
     /// Whether the vendor may have received the attempt that runs.
     sent: bool,
     /// Attempts that have failed, and what they came to.
@@ -50,11 +52,9 @@ pub(super) struct Admitted {
 #[derive(Clone, Copy)]
 pub(super) struct Covered<'a> {
     /// The caller.
-    pub(super) token: &'a TokenEntry,
+    pub(super) caller: &'a Rc<Known>,
     /// Its own limits, then its pools'.
     pub(super) covering: &'a [Covering<'a>],
-    /// Where they are counted.
-    pub(super) cover: &'a RefCell<Cover>,
 }
 
 impl Covered<'_> {
@@ -85,19 +85,19 @@ pub(super) async fn request(
 ) -> Result<Admitted, Refusal> {
     let amounts = measured.map_or(Amounts::default(), |measured| measured.amounts);
     let (mut reservation, mut turn) = (None, None);
-    if measured.is_some() || is_judged(&covered.token.limits) {
+    if measured.is_some() || is_judged(&covered.caller.token.limits) {
         let reserved = queue::reserve(worker, client, covered, amounts).await;
         let (reserved, its_turn) = reserved.map_err(|why| refusal(worker, covered, why))?;
         (reservation, turn) = (Some(reserved), its_turn);
     }
     worker.metrics.reserved(&amounts);
-    let standings = match &mut reservation {
-        Some(reservation) => reservation.take_standings(),
-        None if covered.has_budgets() => standings(worker, covered),
+    let readings = match &mut reservation {
+        Some(reservation) => reservation.take_readings(),
+        None if covered.has_budgets() => standings(worker, covered).iter().map(Reading::from).collect(),
         None => Vec::new(),
     };
-    let metrics = Arc::clone(&worker.metrics);
-    Ok(Admitted { metrics, reservation, turn, measured, standings, sent: false, earlier: Earlier::default() })
+    let (metrics, told) = (Arc::clone(&worker.metrics), Told::new(covered.caller, readings));
+    Ok(Admitted { metrics, reservation, turn, measured, told, sent: false, earlier: Earlier::default() })
 }
 
 /// The refusal by a limit, as the caller is told of it.

@@ -4,185 +4,250 @@
 //! `reset` (Unix seconds) is when the window ends or the oldest part of a rolling one leaves; a lifetime has none.
 //! A pool's has `; pool=NAMESPACE/NAME`, one that does not refuse `; enforcement=Soft` or `Shadow`.
 
-use std::cell::RefCell;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use la_core::amount::Unit;
-use la_core::budget::{Enforcement, Standing};
+use la_core::budget::{Budget, Enforcement, Reading, Standing};
+use la_core::id::Subject;
+
+use super::callers::Known;
+use crate::config::live::TokenEntry;
 
 /// Most fields in one answer.
 const MOST_FIELDS: usize = 16;
 
-/// How many fields a thread remembers.
-const SLOTS: usize = 64;
+/// How the budgets of a caller read with one of its requests.
+pub(super) struct Told {
+    caller: Rc<Known>,
+    readings: Vec<Reading>,
+}
 
-/// The fields by which a thread told of budgets lately: all but the use in them is mostly the same every time.
+/// The fields of one caller as they were written last: all but the use in them is mostly the same every time.
 #[derive(Default)]
-pub struct Remembered(RefCell<Vec<Option<Field>>>);
-
-/// A field without what is used.
-struct Field {
-    /// What it tells of. Its name is held, so that no other budget's comes to lie where it lies.
-    standing: Standing,
-    before_used: Vec<u8>,
-    after_used: Vec<u8>,
+pub(super) struct Fields {
+    resets_at_ms: Vec<Option<u64>>,
+    /// What each use is written in, and what stands before it.
+    uses: Vec<(Unit, Vec<u8>)>,
+    /// What stands behind the last use.
+    end: Vec<u8>,
 }
 
-impl Remembered {
-    fn write(&self, out: &mut Vec<u8>, standing: &Standing) {
-        let mut slots = self.0.borrow_mut();
-        if slots.is_empty() {
-            slots.resize_with(SLOTS, || None);
+/// A field but for the use.
+struct Field<'a> {
+    owner: &'a Subject,
+    name: &'a str,
+    unit: Unit,
+    limit: u64,
+    enforcement: Enforcement,
+    resets_at_ms: Option<u64>,
+}
+
+impl Told {
+    /// `readings` are of all budgets that cover the caller, in their order.
+    pub(super) fn new(caller: &Rc<Known>, readings: Vec<Reading>) -> Self {
+        Self { caller: Rc::clone(caller), readings }
+    }
+
+    /// Writes the fields as they stand in a head.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        if !self.readings.is_empty() {
+            self.caller.fields.borrow_mut().write(out, &self.caller.token, &self.readings);
         }
-        let at = Arc::as_ptr(&standing.name).addr() / size_of::<usize>() % SLOTS;
-        let Some(slot) = slots.get_mut(at) else { return };
-        if !slot.as_ref().is_some_and(|field| field.tells_of(standing)) {
-            *slot = Some(Field::new(standing));
+    }
+}
+
+impl Fields {
+    /// Forgets whose they are.
+    pub(super) fn forget(&mut self) {
+        self.resets_at_ms.clear();
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>, token: &TokenEntry, readings: &[Reading]) {
+        let readings = readings.get(..MOST_FIELDS).unwrap_or(readings);
+        if !self.resets_at_ms.iter().eq(readings.iter().map(|reading| &reading.resets_at_ms)) {
+            self.renew(token, readings);
         }
-        let Some(field) = slot else { return };
-        out.extend_from_slice(&field.before_used);
-        out.extend_from_slice(standing.unit.shown(standing.used).as_bytes());
-        out.extend_from_slice(&field.after_used);
-    }
-}
-
-impl Field {
-    fn new(standing: &Standing) -> Self {
-        let (mut before_used, mut after_used) = (name(standing), Vec::new());
-        before_used.extend_from_slice(b": ");
-        limit(&mut before_used, standing);
-        rest(&mut after_used, standing);
-        after_used.extend_from_slice(b"\r\n");
-        Self { standing: standing.clone(), before_used, after_used }
+        for ((unit, before), reading) in self.uses.iter().zip(readings) {
+            out.extend_from_slice(before);
+            unit.write(reading.used, out);
+        }
+        out.extend_from_slice(&self.end);
     }
 
-    /// Whether all but what is used is the same. A name is that of one budget, which is a pool's or not.
-    fn tells_of(&self, other: &Standing) -> bool {
-        let known = &self.standing;
-        Arc::ptr_eq(&known.name, &other.name)
-            && known.resets_at_ms == other.resets_at_ms
-            && (known.limit, known.unit, known.enforcement) == (other.limit, other.unit, other.enforcement)
-    }
-}
-
-/// Writes the fields as they stand in a head.
-pub(super) fn write(out: &mut Vec<u8>, standings: &[Standing], remembered: &Remembered) {
-    for standing in standings.iter().take(MOST_FIELDS) {
-        remembered.write(out, standing);
+    fn renew(&mut self, token: &TokenEntry, readings: &[Reading]) {
+        self.resets_at_ms = readings.iter().map(|reading| reading.resets_at_ms).collect();
+        (self.uses, self.end) = (Vec::new(), Vec::new());
+        let covering = token.covering();
+        let budgets =
+            covering.iter().flat_map(|covering| covering.budgets.iter().map(|one| (covering.owner, one)));
+        for ((owner, budget), reading) in budgets.zip(readings) {
+            let field = Field::of(owner, budget, reading.resets_at_ms);
+            let mut before = std::mem::take(&mut self.end);
+            before.extend_from_slice(&field.name());
+            before.extend_from_slice(b": ");
+            field.before_use(&mut before);
+            self.uses.push((field.unit, before));
+            field.after_use(&mut self.end);
+            self.end.extend_from_slice(b"\r\n");
+        }
     }
 }
 
 /// The fields by name and value.
 pub(super) fn fields(standings: &[Standing]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     standings.iter().take(MOST_FIELDS).map(|standing| {
+        let Standing { owner, name, unit, limit, enforcement, resets_at_ms, used, .. } = standing;
+        let field = Field {
+            owner,
+            name,
+            unit: *unit,
+            limit: *limit,
+            enforcement: *enforcement,
+            resets_at_ms: *resets_at_ms,
+        };
         let mut value = Vec::new();
-        limit(&mut value, standing);
-        value.extend_from_slice(standing.unit.shown(standing.used).as_bytes());
-        rest(&mut value, standing);
-        (name(standing), value)
+        field.before_use(&mut value);
+        unit.write(*used, &mut value);
+        field.after_use(&mut value);
+        (field.name(), value)
     })
 }
 
-fn name(standing: &Standing) -> Vec<u8> {
-    let name = standing.name.bytes().map(|b| b.to_ascii_lowercase());
-    b"la-budget-".iter().copied().chain(name).collect()
-}
-
-fn limit(out: &mut Vec<u8>, Standing { unit, limit, .. }: &Standing) {
-    out.extend_from_slice(b"unit=");
-    out.extend_from_slice(unit.name().as_bytes());
-    out.extend_from_slice(b"; limit=");
-    out.extend_from_slice(unit.shown(*limit).as_bytes());
-    out.extend_from_slice(b"; used=");
-}
-
-/// What comes behind the use.
-fn rest(out: &mut Vec<u8>, standing: &Standing) {
-    if let Some(at_ms) = standing.resets_at_ms {
-        out.extend_from_slice(b"; reset=");
-        out.extend_from_slice(Unit::Requests.shown(at_ms.div_ceil(1_000)).as_bytes());
+impl<'a> Field<'a> {
+    fn of(owner: &'a Subject, budget: &'a Budget, resets_at_ms: Option<u64>) -> Self {
+        let Budget { name, unit, limit, enforcement, .. } = budget;
+        Self { owner, name, unit: *unit, limit: *limit, enforcement: *enforcement, resets_at_ms }
     }
-    if let Some(pool) = standing.owner.pool() {
-        out.extend_from_slice(b"; pool=");
-        out.extend_from_slice(pool.as_bytes());
+
+    fn name(&self) -> Vec<u8> {
+        let name = self.name.bytes().map(|b| b.to_ascii_lowercase());
+        b"la-budget-".iter().copied().chain(name).collect()
     }
-    match standing.enforcement {
-        Enforcement::Hard => {}
-        Enforcement::Soft => out.extend_from_slice(b"; enforcement=Soft"),
-        Enforcement::Shadow => out.extend_from_slice(b"; enforcement=Shadow"),
+
+    fn before_use(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"unit=");
+        out.extend_from_slice(self.unit.name().as_bytes());
+        out.extend_from_slice(b"; limit=");
+        self.unit.write(self.limit, out);
+        out.extend_from_slice(b"; used=");
+    }
+
+    fn after_use(&self, out: &mut Vec<u8>) {
+        if let Some(at_ms) = self.resets_at_ms {
+            out.extend_from_slice(b"; reset=");
+            Unit::Requests.write(at_ms.div_ceil(1_000), out);
+        }
+        if let Some(pool) = self.owner.pool() {
+            out.extend_from_slice(b"; pool=");
+            out.extend_from_slice(pool.as_bytes());
+        }
+        match self.enforcement {
+            Enforcement::Hard => {}
+            Enforcement::Soft => out.extend_from_slice(b"; enforcement=Soft"),
+            Enforcement::Shadow => out.extend_from_slice(b"; enforcement=Shadow"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use la_core::id::Subject;
+    use std::sync::Arc;
+
+    use la_core::budget::{Admits, Limits, Window};
+    use la_core::id::TokenId;
 
     use super::*;
+    use crate::config::live::{self, Pool};
 
-    fn written(standings: &[Standing], remembered: &Remembered) -> String {
+    const NOON_MS: u64 = 1_790_000_000_001;
+
+    fn budget(name: &str, unit: Unit, limit: u64) -> Budget {
+        let (window, enforcement, admits) = (Window::Lifetime, Enforcement::Hard, Admits::default());
+        Budget { name: name.into(), unit, limit, window, enforcement, admits }
+    }
+
+    fn token(budgets: Vec<Budget>, pools: Vec<(&str, Vec<Budget>)>) -> TokenEntry {
+        let pool = |(name, budgets): (&str, Vec<Budget>)| {
+            Arc::new(Pool {
+                subject: Subject::of_pool("gateway", "platform", name).unwrap(),
+                budgets,
+                thresholds: Box::default(),
+            })
+        };
+        TokenEntry {
+            subject: Subject::of("gateway", "team", "agent").unwrap(),
+            id: TokenId::try_from("agent".to_owned()).unwrap(),
+            not_before: 0,
+            not_after: i64::MAX,
+            standing: live::Standing::Good,
+            limits: Arc::new(Limits { budgets, ..Limits::default() }),
+            pools: pools.into_iter().map(pool).collect(),
+            providers: Box::default(),
+            account: None,
+            thresholds: Box::default(),
+        }
+    }
+
+    fn reading(used: u64, resets_at_ms: Option<u64>) -> Reading {
+        Reading { used, resets_at_ms }
+    }
+
+    fn written(fields: &mut Fields, token: &TokenEntry, readings: &[Reading]) -> String {
         let mut out = Vec::new();
-        write(&mut out, standings, remembered);
+        fields.write(&mut out, token, readings);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn every_budget_is_told_in_a_field_of_its_own() {
-        let own = Subject::of("gateway", "team", "agent").unwrap();
+        let soft = Budget { enforcement: Enforcement::Soft, ..budget("life_time", Unit::Tokens, 5) };
+        let token = token(vec![budget("Daily", Unit::Usd, 5_000_000_000)], vec![("all", vec![soft])]);
+        let expected = "la-budget-daily: unit=USD; limit=5; used=1.25; reset=1790000001\r\n\
+             la-budget-life_time: unit=Tokens; limit=5; used=7; pool=platform/all; enforcement=Soft\r\n";
+        let readings = [reading(1_250_000_000, Some(NOON_MS)), reading(7, None)];
+        let mut fields = Fields::default();
+        assert_eq!(written(&mut fields, &token, &readings), expected);
+        assert_eq!(written(&mut fields, &token, &readings), expected, "also what is remembered");
+    }
+
+    #[test]
+    fn refusal_tells_the_same_as_an_answer() {
+        let token = token(vec![budget("Daily", Unit::Usd, 5_000_000_000)], Vec::new());
         let standing = Standing {
-            owner: own,
+            owner: token.subject.clone(),
             name: "Daily".into(),
             unit: Unit::Usd,
             enforcement: Enforcement::Hard,
             used: 1_250_000_000,
             open: 250_000_000,
             limit: 5_000_000_000,
-            resets_at_ms: Some(1_790_000_000_001),
+            resets_at_ms: Some(NOON_MS),
         };
-        let pool = Standing {
-            owner: Subject::of_pool("gateway", "platform", "all").unwrap(),
-            name: "life_time".into(),
-            unit: Unit::Tokens,
-            enforcement: Enforcement::Soft,
-            used: 7,
-            limit: 5,
-            resets_at_ms: None,
-            ..standing.clone()
-        };
-        let both = [standing.clone(), pool];
-        let expected = "la-budget-daily: unit=USD; limit=5; used=1.25; reset=1790000001\r\n\
-             la-budget-life_time: unit=Tokens; limit=5; used=7; pool=platform/all; enforcement=Soft\r\n";
-        let remembered = Remembered::default();
-        assert_eq!(written(&both, &remembered), expected);
-        assert_eq!(written(&both, &remembered), expected, "also what is remembered");
         let as_fields = |(name, value): (Vec<u8>, Vec<u8>)| {
             format!("{}: {}\r\n", String::from_utf8(name).unwrap(), String::from_utf8(value).unwrap())
         };
-        assert_eq!(fields(&both).map(as_fields).collect::<String>(), expected);
-        let many = vec![standing; MOST_FIELDS + 1];
-        assert_eq!(fields(&many).count(), MOST_FIELDS, "a head stays of a bounded size");
+        let refusal: String = fields(std::slice::from_ref(&standing)).map(as_fields).collect();
+        assert_eq!(refusal, written(&mut Fields::default(), &token, &[Reading::from(&standing)]));
     }
 
     #[test]
-    fn what_is_remembered_of_a_budget_is_never_told_of_another() {
-        let remembered = Remembered::default();
-        let standing = |name: String, limit| Standing {
-            owner: Subject::of("gateway", "team", "agent").unwrap(),
-            name: name.into(),
-            unit: Unit::Requests,
-            enforcement: Enforcement::Hard,
-            used: 1,
-            open: 0,
-            limit,
-            resets_at_ms: None,
-        };
-        let many: Vec<_> = (0..10 * SLOTS as u64).map(|at| standing(format!("b{at}"), at)).collect();
-        for _ in 0..2 {
-            for (at, standing) in many.iter().enumerate() {
-                let expected = format!("la-budget-b{at}: unit=Requests; limit={at}; used=1\r\n");
-                assert_eq!(written(std::slice::from_ref(standing), &remembered), expected);
-            }
+    fn field_tells_of_a_new_window_as_soon_as_it_begins() {
+        let token = token(vec![budget("daily", Unit::Requests, 9)], Vec::new());
+        let mut fields = Fields::default();
+        for reset in [1, 2, 3] {
+            let told = written(&mut fields, &token, &[reading(reset, Some(1_000 * reset))]);
+            assert_eq!(
+                told,
+                format!("la-budget-daily: unit=Requests; limit=9; used={reset}; reset={reset}\r\n")
+            );
         }
-        let raised = Standing { limit: 9_000, ..many[0].clone() };
-        assert_eq!(written(&[raised], &remembered), "la-budget-b0: unit=Requests; limit=9000; used=1\r\n");
+    }
+
+    #[test]
+    fn head_stays_of_a_bounded_size() {
+        let many = (0..=MOST_FIELDS).map(|at| budget(&format!("b{at}"), Unit::Requests, 9)).collect();
+        let token = token(many, Vec::new());
+        let told = written(&mut Fields::default(), &token, &vec![reading(1, None); MOST_FIELDS + 1]);
+        assert_eq!(told.matches("\r\n").count(), MOST_FIELDS);
     }
 }

@@ -338,7 +338,7 @@ impl<'a> Job<'a> {
         if self.found.operation != Operation::Messages {
             return Ok(None);
         }
-        let asked = self.content.message(&self.covered.token.limits)?;
+        let asked = self.content.message(&self.covered.caller.token.limits)?;
         measure::at(self.covered.covering, chosen.stop, &asked).map(Some)
     }
 

@@ -34,16 +34,16 @@ pub(super) async fn reserve(
     covered: Covered<'_>,
     amounts: Amounts,
 ) -> Result<(Reservation, Option<Turn>), NotReserved> {
-    let Covered { covering, cover, .. } = covered;
-    let (ledger, demand) = (&*worker.ledger, Demand { covering, amounts, known: Some(cover) });
-    let Some(concurrency) = covered.token.limits.concurrency else {
+    let Covered { covering, caller } = covered;
+    let (ledger, demand) = (&*worker.ledger, Demand { covering, amounts, known: Some(&caller.cover) });
+    let Some(concurrency) = caller.token.limits.concurrency else {
         return ledger
             .reserve(&demand, clock::unix_milliseconds())
             .await
             .map(|reservation| (reservation, None))
             .map_err(NotReserved::Ledger);
     };
-    let queue = ledger.turns().of(&covered.token.subject);
+    let queue = ledger.turns().of(&caller.token.subject);
     let at_once = if concurrency.queue.is_zero() {
         Some(ledger.reserve(&demand, clock::unix_milliseconds()).await)
     } else if queue.is_waited_in() {
@@ -109,7 +109,7 @@ impl Drop for Queued<'_> {
 fn full(covered: Covered<'_>, concurrency: Concurrency) -> ReserveError {
     ReserveError::Refused(Box::new(Refused {
         by: RefusedBy::Concurrency,
-        owner: covered.token.subject.clone(),
+        owner: covered.caller.token.subject.clone(),
         name: "".into(),
         unit: Unit::Requests,
         used: concurrency.limit,

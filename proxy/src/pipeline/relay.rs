@@ -27,7 +27,6 @@ use crate::refuse::{self, Ending};
 
 use super::admit::{Admitted, Ended};
 use super::answer::{Answered, ContentKind};
-use super::disclose::{self, Remembered};
 use super::settle;
 
 /// Most bytes kept of one member of a JSON answer while looking for its counts.
@@ -88,12 +87,7 @@ pub(super) async fn run(task: Task, answered: Answered, line: Line, client: &mut
 }
 
 /// Writes the client's head, unless a comment was written before it.
-fn write_head(
-    client: &mut Client,
-    answered: &Answered,
-    admitted: &Admitted,
-    (line, disclosed): (&Line, &Remembered),
-) {
+fn write_head(client: &mut Client, answered: &Answered, admitted: &Admitted, line: &Line) {
     if client.has_begun() {
         return;
     }
@@ -104,15 +98,15 @@ fn write_head(
     status_line(out, answered.status);
     out.extend_from_slice(&answered.fields);
     field(out, b"x-request-id", line.id.as_str().as_bytes());
-    disclose::write(out, &admitted.standings, disclosed);
+    admitted.told.write(out);
     client.end_head(answered.framing);
 }
 
 /// The fields of a head that is sent before the vendor's is there, to a client that waits for a stream.
-pub(super) fn fields_before_answer(admitted: &Admitted, line: &Line, disclosed: &Remembered) -> Vec<u8> {
+pub(super) fn fields_before_answer(admitted: &Admitted, line: &Line) -> Vec<u8> {
     let mut out = b"content-type: text/event-stream\r\ncache-control: no-cache\r\n".to_vec();
     field(&mut out, b"x-request-id", line.id.as_str().as_bytes());
-    disclose::write(&mut out, &admitted.standings, disclosed);
+    admitted.told.write(&mut out);
     out
 }
 
@@ -120,7 +114,7 @@ impl Relay {
     fn new(task: Task, mut answered: Answered, line: Line, client: &mut Client) -> Self {
         let Task { worker, provider, account, slot, admitted } = task;
         let status = answered.status;
-        write_head(client, &answered, &admitted, (&line, &worker.disclosed));
+        write_head(client, &answered, &admitted, &line);
         worker.buffers.give(std::mem::take(&mut answered.fields));
         let is_stream = answered.kind == ContentKind::Events && status == 200;
         let observer = (line.kind == Kind::Messages && status == 200).then(|| {

@@ -67,8 +67,8 @@ impl Limited {
 
     fn budget(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Refused { owner, name, unit, used, limit, wanted, resets_at_ms, .. } = &self.refused;
-        let (budget, used, limit) = (named(name, owner), unit.shown(*used), unit.shown(*limit));
-        let wanted_text = unit.shown(*wanted);
+        let (budget, used, limit) = (named(name, owner), unit.text(*used), unit.text(*limit));
+        let wanted_text = unit.text(*wanted);
         if *wanted > self.refused.limit {
             return write!(
                 f,

@@ -30,6 +30,15 @@ pub struct Standing {
     pub resets_at_ms: Option<u64>,
 }
 
+/// What of a [`Standing`] changes with every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// What is settled and open in the window.
+    pub used: u64,
+    /// When the window ends, or the oldest part of a rolling one leaves, in Unix milliseconds.
+    pub resets_at_ms: Option<u64>,
+}
+
 /// What an owner has used in its life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Used {
@@ -41,6 +50,12 @@ pub struct Used {
     pub tokens: Usage,
     /// Their cost in nano-dollars.
     pub nano_usd: u64,
+}
+
+impl From<&Standing> for Reading {
+    fn from(standing: &Standing) -> Self {
+        Self { used: standing.used, resets_at_ms: standing.resets_at_ms }
+    }
 }
 
 impl Book {
@@ -68,6 +83,19 @@ impl Book {
             });
         }
         standings
+    }
+
+    /// How every budget of `cover` reads at the moment of the last [`Book::reserve`] under it, in its order. Nothing
+    /// when the cover is stale.
+    pub fn readings(&self, cover: &Cover) -> Vec<Reading> {
+        let checks = if cover.edition == self.edition { cover.checks.as_slice() } else { &[] };
+        let mut readings = Vec::with_capacity(checks.len());
+        for check in checks {
+            let Some(meter) = self.meters.get(check.meter) else { continue };
+            let Some(clock) = self.clocks.get(meter.clock) else { continue };
+            readings.push(Reading { used: meter.taken(), resets_at_ms: meter.resets_at_ms(clock) });
+        }
+        readings
     }
 
     /// How the budgets of one owner stand, used or not. Makes no place for what was never used.

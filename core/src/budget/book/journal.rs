@@ -1,6 +1,6 @@
 //! What a journal writes down of a book, and how a book is made of a journal again.
 
-use super::{Amounts, Book, Cover, HoldId, Spent, share};
+use super::{Amounts, Book, Cover, HoldId, Spent};
 use crate::amount::Unit;
 use crate::budget::{SavedMeter, SavedPart, Window};
 use crate::id::Subject;
@@ -78,10 +78,11 @@ impl Book {
 
     /// What ending a hold, charged as `spent` or not at all, will do to meters that still count it.
     pub fn ending(&self, hold: HoldId, spent: Option<&Amounts>) -> impl Iterator<Item = Ended> {
-        let parts = self.held(hold);
+        let hold = self.open_hold(hold);
+        let parts = hold.map_or(&[][..], |hold| &hold.parts);
         parts.iter().enumerate().filter_map(move |(index, part)| {
             let meter = self.meters.get(part.meter)?;
-            let charged = spent.map_or(0, |spent| share(parts, index, spent.of(meter.unit)));
+            let charged = spent.zip(hold).map_or(0, |(spent, hold)| hold.share(index, spent.of(meter.unit)));
             let counts = meter.counts(part.start_ms) && part.amount.max(charged) > 0;
             counts.then_some(Ended { taken: *part, charged })
         })

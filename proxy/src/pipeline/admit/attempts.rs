@@ -66,7 +66,7 @@ impl Admitted {
         if more == Amounts::default() {
             return Ok(());
         }
-        let demand = Demand { covering: covered.covering, amounts: more, known: Some(covered.cover) };
+        let demand = Demand { covering: covered.covering, amounts: more, known: Some(&covered.caller.cover) };
         let raised = reservation.raise(&demand, clock::unix_milliseconds()).await;
         raised.map_err(|why| refusal(worker, covered, NotReserved::Ledger(why)))?;
         worker.metrics.reserved(&more);
