@@ -259,7 +259,11 @@ fn total(tokens: u128, percents: [u32; 2], unmultiplied: u128) -> u64 {
     const PICO_PER_NANO: u128 = 1_000;
     let multiplied = percents.into_iter().fold(tokens, |sum, percent| sum.saturating_mul(percent.into()));
     let sum = multiplied.saturating_add(unmultiplied.saturating_mul(WHOLE));
-    u64::try_from(sum.div_ceil(WHOLE * PICO_PER_NANO)).unwrap_or(u64::MAX)
+    match u64::try_from(sum) {
+        // What nearly every request costs is divided by a constant in one word.
+        Ok(sum) => sum.div_ceil(WHOLE as u64 * PICO_PER_NANO as u64),
+        Err(_) => u64::try_from(sum.div_ceil(WHOLE * PICO_PER_NANO)).unwrap_or(u64::MAX),
+    }
 }
 
 #[cfg(test)]

@@ -39,17 +39,15 @@ pub(super) fn dearest(
     way: Way<'_>,
     asked: &Asked<'_>,
 ) -> Result<Measured, Refusal> {
-    let mut dearest: Option<Result<Measured, Refusal>> = None;
+    let (mut dearest, mut refused): (Option<Measured>, Option<Refusal>) = (None, None);
     for stop in way.stops() {
-        dearest = match (dearest, at(covering, stop, asked)) {
-            (Some(Ok(first)), Ok(other)) => {
-                Some(Ok(Measured { amounts: most(&first.amounts, &other.amounts), ..first }))
-            }
-            (None | Some(Err(_)), measured @ Ok(_)) | (None, measured) => Some(measured),
-            (known, Err(_)) => known,
-        };
+        match (at(covering, stop, asked), &mut dearest) {
+            (Ok(other), Some(first)) => first.amounts = most(&first.amounts, &other.amounts),
+            (Ok(first), None) => dearest = Some(first),
+            (Err(why), _) => refused = refused.or(Some(why)),
+        }
     }
-    dearest.unwrap_or(Err(Refusal::NoProvider))
+    dearest.ok_or_else(|| refused.unwrap_or(Refusal::NoProvider))
 }
 
 /// Measures a request for a message at one of the places that it may go to.

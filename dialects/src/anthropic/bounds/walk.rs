@@ -18,16 +18,14 @@ impl<'a> Walk<'a> {
 
     /// Takes a byte, and the white space before it.
     pub(super) fn take(&mut self, byte: u8) -> bool {
-        self.skip_whitespace();
-        let taken = self.peek() == Some(byte);
+        let taken = self.upcoming() == Some(byte);
         self.at += usize::from(taken);
         taken
     }
 
     /// Takes white space to the end.
     pub(super) fn end(&mut self) -> Result<(), BoundsError> {
-        self.skip_whitespace();
-        if self.peek().is_none() { Ok(()) } else { Err(BoundsError::NotAnObject) }
+        if self.upcoming().is_none() { Ok(()) } else { Err(BoundsError::NotAnObject) }
     }
 
     /// Reads the members of an object whose brace has been taken, to its end. `read` takes the value.
@@ -35,27 +33,35 @@ impl<'a> Walk<'a> {
         &mut self,
         mut read: impl FnMut(&mut Self, &'a [u8]) -> Result<(), BoundsError>,
     ) -> Result<(), BoundsError> {
-        while !self.take(b'}') {
-            self.take(b',');
-            self.skip_whitespace();
+        while self.has_another(b'}') {
             let key = self.key()?;
             self.take(b':');
-            self.skip_whitespace();
+            self.upcoming();
             read(self, key)?;
         }
         Ok(())
     }
 
-    /// Takes a key, up to its first quote: one that goes on behind it has an escape before it.
+    /// Goes on to the next member or element, unless `end` comes, which is taken.
+    fn has_another(&mut self, end: u8) -> bool {
+        let next = self.upcoming();
+        self.at += usize::from(next == Some(end) || next == Some(b','));
+        if next == Some(b',') {
+            self.upcoming();
+        }
+        next != Some(end)
+    }
+
+    /// Takes a key that has no escapes.
     fn key(&mut self) -> Result<&'a [u8], BoundsError> {
         let text = self.bytes.get(self.at..).and_then(|rest| rest.strip_prefix(b"\""));
         let text = text.ok_or(BoundsError::NotAnObject)?;
-        let key = quote(text).and_then(|end| text.get(..end)).ok_or(BoundsError::NotAnObject)?;
-        if key.contains(&b'\\') {
+        let end = quote_or_backslash(text).ok_or(BoundsError::NotAnObject)?;
+        if text.get(end) != Some(&b'"') {
             return Err(BoundsError::EscapedKey { at: self.at });
         }
-        self.at += key.len() + 2;
-        Ok(key)
+        self.at += end + 2;
+        Ok(text.get(..end).unwrap_or_default())
     }
 
     /// Reads the elements of an array; any other value is skipped.
@@ -66,9 +72,7 @@ impl<'a> Walk<'a> {
         if !self.take(b'[') {
             return self.skip();
         }
-        while !self.take(b']') {
-            self.take(b',');
-            self.skip_whitespace();
+        while self.has_another(b']') {
             read(self)?;
         }
         Ok(())
@@ -125,13 +129,18 @@ impl<'a> Walk<'a> {
     /// Where the number or literal ends that begins here; it has a byte at least.
     fn after_word(&self) -> Option<usize> {
         let word = self.bytes.get(self.at..)?;
-        let is_end = |b: &u8| matches!(b, b',' | b':' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t');
+        let is_end = |b: &u8| *b <= b' ' || matches!(b, b',' | b':' | b'}' | b']');
         let length = word.iter().position(is_end).unwrap_or(word.len());
         (length > 0).then_some(self.at + length)
     }
 
-    fn skip_whitespace(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+    /// Skips white space: what is next then.
+    fn upcoming(&mut self) -> Option<u8> {
+        loop {
+            let next = self.peek()?;
+            if next > b' ' {
+                return Some(next);
+            }
             self.at += 1;
         }
     }
@@ -141,22 +150,41 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// How many words are looked through one by one before vectors pay.
+const NEAR_WORDS: usize = 8;
+
 /// Where the first quote is: word by word where it is near, as in keys and in code, then by vectors.
 fn quote(text: &[u8]) -> Option<usize> {
-    const NEAR_WORDS: usize = 8;
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let near = near(text, |word| equal(word, b'"'));
+    near.map_or_else(|at| Some(at + memchr::memchr(b'"', text.get(at..)?)?), Some)
+}
+
+/// Where the first quote or backslash is.
+fn quote_or_backslash(text: &[u8]) -> Option<usize> {
+    let near = near(text, |word| equal(word, b'"') | equal(word, b'\\'));
+    near.map_or_else(|at| Some(at + memchr::memchr2(b'"', b'\\', text.get(at..)?)?), Some)
+}
+
+/// Where the first byte is that `find` marks by its top bit, among the first words; else how far they go. A byte
+/// above the first may be marked wrongly.
+fn near(text: &[u8], find: impl Fn(u64) -> u64) -> Result<usize, usize> {
     let words = text.as_chunks::<8>().0;
     let near = words.get(..NEAR_WORDS).unwrap_or(words);
     for (index, word) in near.iter().enumerate() {
-        let x = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'"'));
-        let found = x.wrapping_sub(ONES) & !x & TOPS;
+        let found = find(u64::from_le_bytes(*word));
         if found != 0 {
-            return Some(index * 8 + (found.trailing_zeros() / 8) as usize);
+            return Ok(index * 8 + (found.trailing_zeros() / 8) as usize);
         }
     }
-    let near_bytes = near.len() * 8;
-    memchr::memchr(b'"', text.get(near_bytes..)?).map(|at| near_bytes + at)
+    Err(near.len() * 8)
+}
+
+/// Marks the bytes of a word that are `byte`, and perhaps some above the first of them.
+const fn equal(word: u64, byte: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let x = word ^ (ONES * byte as u64);
+    x.wrapping_sub(ONES) & !x & TOPS
 }
 
 #[cfg(test)]
