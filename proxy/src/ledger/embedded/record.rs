@@ -1,9 +1,12 @@
 //! The journal's records: what a reservation, a settlement and a release look like as bytes.
 //!
-//! A record is the length of its payload (2 bytes), a CRC-32 over segment number, length and payload
-//! (4 bytes), and the payload: a kind byte and its fields, integers in LEB128. A segment names a meter, and
-//! the period that it is in, before it uses the meter, so each segment can be read by itself.
+//! A record is a CRC-32C over segment number, length and payload (4 bytes), the length of the payload (2 bytes),
+//! and the payload: a kind byte and its fields. An integer takes a byte for each seven bits, nine at most, and as
+//! many zero bits as follow the first byte stand below its lowest one, so that neither side looks at every byte.
+//! A segment names a meter, and the period that it is in, before it uses the meter, so each segment can be read by
+//! itself.
 
+use crc32c::{crc32c, crc32c_append};
 use la_core::amount::{Amounts, Unit};
 use la_core::budget::{Ended, Spent, Taken, Window};
 use la_core::id::Subject;
@@ -12,8 +15,14 @@ use la_core::usage::Usage;
 /// Longest payload that is read: some 500 budgets over one request.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 16 * 1024;
 
-/// Length and checksum before every payload.
-pub(super) const FRAME_BYTES: usize = 6;
+/// Checksum and length before every payload.
+pub(super) const FRAME_BYTES: usize = SUM_BYTES + 2;
+
+/// The checksum, which is over all that follows it.
+const SUM_BYTES: usize = 4;
+
+/// Most bytes that an integer takes.
+const MOST_NUMBER_BYTES: usize = 9;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,35 +179,57 @@ impl Batch {
         self.bytes.extend_from_slice(&[0, 0, 0, 0, 0, 0, kind]);
     }
 
+    /// A payload of 64 KiB or more has no length, and reads as nothing.
     fn end(&mut self) {
-        let Some((place, payload)) =
-            self.bytes.get_mut(self.begun..).and_then(|record| record.split_first_chunk_mut::<FRAME_BYTES>())
-        else {
-            return;
-        };
-        *place = frame(self.seed, payload);
+        let record = self.bytes.get_mut(self.begun..).unwrap_or_default();
+        let len = record.len().saturating_sub(FRAME_BYTES) as u16;
+        let Some((sum, summed)) = record.split_first_chunk_mut::<SUM_BYTES>() else { return };
+        if let Some(place) = summed.first_chunk_mut() {
+            *place = len.to_le_bytes();
+        }
+        *sum = crc32c_append(self.seed, summed).to_le_bytes();
     }
 
-    fn number(&mut self, mut number: u64) {
-        while number >= 0x80 {
-            self.bytes.push((number & 0x7f) as u8 | 0x80);
-            number >>= 7;
+    #[inline]
+    fn number(&mut self, number: u64) {
+        // Most are places, and amounts of nothing or one.
+        match u8::try_from(number) {
+            Ok(small) if small < 0x80 => self.bytes.push(small << 1 | 1),
+            _ => self.long_number(number),
         }
-        self.bytes.push(number as u8);
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self, number: u64) {
+        let bits = u64::BITS - (number | 1).leading_zeros();
+        let bytes = bits.div_ceil(7);
+        if bytes as usize >= MOST_NUMBER_BYTES {
+            self.bytes.push(0);
+            self.bytes.extend_from_slice(&number.to_le_bytes());
+            return;
+        }
+        let marked = (number << bytes) | (1 << (bytes - 1));
+        let end = self.bytes.len() + bytes as usize;
+        // One store of eight bytes, of which the first count.
+        self.bytes.extend_from_slice(&marked.to_le_bytes());
+        self.bytes.truncate(end);
     }
 }
 
 /// Reads the record at the start of `bytes`. `period_of` gives the beginning of the period a meter is in, by
 /// the records before.
 pub(super) fn read(seed: u32, bytes: &[u8], period_of: impl Fn(u32) -> u64) -> Found {
-    let Some((head, rest)) = bytes.split_first_chunk::<FRAME_BYTES>() else { return Found::Nothing };
-    let len = usize::from(u16::from_le_bytes([head[0], head[1]]));
-    let Some(payload) = rest.get(..len).filter(|_| len <= MAX_PAYLOAD_BYTES) else { return Found::Nothing };
-    if frame(seed, payload) != *head {
-        return Found::Nothing;
-    }
-    match parse(payload, period_of) {
-        Some(record) => Found::Record(record, FRAME_BYTES + len),
+    let sound = || {
+        let (sum, summed) = bytes.split_first_chunk::<SUM_BYTES>()?;
+        let (len, rest) = summed.split_first_chunk()?;
+        let len = usize::from(u16::from_le_bytes(*len));
+        let payload = rest.get(..len).filter(|_| len <= MAX_PAYLOAD_BYTES)?;
+        let summed = summed.get(..FRAME_BYTES - SUM_BYTES + len)?;
+        let is_sound = crc32c_append(seed, summed).to_le_bytes() == *sum;
+        Some((parse(payload, period_of).filter(|_| is_sound)?, FRAME_BYTES + len))
+    };
+    match sound() {
+        Some((record, len)) => Found::Record(record, len),
         None => Found::Nothing,
     }
 }
@@ -271,16 +302,15 @@ fn place(bytes: &mut &[u8]) -> Option<u32> {
 }
 
 fn number(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
+    let zeros = bytes.first()?.trailing_zeros() as usize;
+    let (number, rest) = bytes.split_at_checked(zeros + 1)?;
+    *bytes = rest;
+    let mut word = [0; size_of::<u64>()];
+    let is_marked = zeros < MOST_NUMBER_BYTES - 1;
+    let digits = if is_marked { number } else { number.get(1..)? };
+    word.get_mut(..digits.len())?.copy_from_slice(digits);
+    let word = u64::from_le_bytes(word);
+    Some(if is_marked { word >> (zeros + 1) } else { word })
 }
 
 const fn unit_code(unit: Unit) -> u8 {
@@ -297,39 +327,8 @@ fn unit_of(code: u8) -> Option<Unit> {
 
 /// What the checksums of a segment's records begin with, so that no other segment's record passes.
 pub(super) fn seed(segment: u64) -> u32 {
-    crc32(u32::MAX, &segment.to_le_bytes())
+    crc32c(&segment.to_le_bytes())
 }
-
-/// Length and checksum of a payload. One of 64 KiB or more has no length, and reads as nothing.
-fn frame(seed: u32, payload: &[u8]) -> [u8; FRAME_BYTES] {
-    let len = (payload.len() as u16).to_le_bytes();
-    let sum = (!crc32(crc32(seed, &len), payload)).to_le_bytes();
-    [len[0], len[1], sum[0], sum[1], sum[2], sum[3]]
-}
-
-/// CRC-32 as in IEEE 802.3, without the final inversion.
-fn crc32(state: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(state, |state, byte| {
-        let at = usize::from((state as u8) ^ byte);
-        TABLE.get(at).copied().unwrap_or_default() ^ (state >> 8)
-    })
-}
-
-static TABLE: [u32; 256] = {
-    let mut table = [0_u32; 256];
-    let mut at = 0;
-    while at < 256 {
-        let mut value = at as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            value = if value & 1 == 1 { 0xedb8_8320 ^ (value >> 1) } else { value >> 1 };
-            bit += 1;
-        }
-        table[at] = value;
-        at += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests {
@@ -367,8 +366,22 @@ mod tests {
     }
 
     #[test]
-    fn checksum_is_the_published_crc_32() {
-        assert_eq!(!crc32(u32::MAX, b"123456789"), 0xcbf4_3926);
+    fn checksum_is_the_published_crc_32c() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn every_integer_reads_back_from_as_many_bytes_as_it_needs() {
+        let borders = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, (1 << bit) + 1]);
+        for number in borders.chain([u64::MAX - 1, u64::MAX]) {
+            let mut batch = Batch::default();
+            batch.number(number);
+            let bits = (u64::BITS - number.leading_zeros()).max(1) as usize;
+            assert_eq!(batch.bytes.len(), bits.div_ceil(7).min(MOST_NUMBER_BYTES), "{number}");
+            let mut bytes = batch.as_bytes();
+            assert_eq!((super::number(&mut bytes), bytes), (Some(number), &[][..]), "{number}");
+            assert_eq!(super::number(&mut &batch.bytes[..batch.bytes.len() - 1]), None, "{number}, cut");
+        }
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use super::record::{self, FRAME_BYTES, Found, MAX_PAYLOAD_BYTES, Record};
 
 const MAGIC: &[u8; 8] = b"la-jrnl\0";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
-/// Its header is the same; its records are not.
-const EARLIER_VERSION: u32 = 1;
+/// Their header is the same; their records are not.
+const EARLIER_VERSIONS: [u32; 2] = [1, 2];
 const HEADER_BYTES: usize = 8 + 4 + 8;
 
 /// The segment that is being written, locked for as long as anything may be written to it.
@@ -67,15 +67,13 @@ impl Segment {
         Ok(Self::empty(made?, path, number))
     }
 
-    /// The segment `number`, whose header has been read, if it has no records and never gets any from a
-    /// ledger that was closed while requests were open.
+    /// The segment `number`, if it is of this format, has no records and never gets any from a ledger that was
+    /// closed while requests were open.
     pub(super) fn reopen(dir: &Path, number: u64) -> io::Result<Option<Self>> {
         let path = path(dir, number);
         let file = OpenOptions::new().append(true).open(&path)?;
         match file.try_lock() {
-            Ok(()) if file.metadata()?.len() == HEADER_BYTES as u64 => {
-                Ok(Some(Self::empty(file, path, number)))
-            }
+            Ok(()) if std::fs::read(&path)? == header(number) => Ok(Some(Self::empty(file, path, number))),
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -228,7 +226,7 @@ fn check_header(bytes: &[u8], number: u64) -> Result<usize, Unreadable> {
     }
     match u32::from_le_bytes(*version) {
         VERSION => Ok(HEADER_BYTES),
-        EARLIER_VERSION if bytes.len() == HEADER_BYTES => Ok(HEADER_BYTES),
+        version if EARLIER_VERSIONS.contains(&version) && bytes.len() == HEADER_BYTES => Ok(HEADER_BYTES),
         version => Err(Unreadable::Version(version)),
     }
 }

@@ -5,7 +5,7 @@ use la_core::budget::{SavedMeter, SavedOwner, Window};
 use la_core::snapshot::LedgerRecord;
 
 use super::*;
-use crate::ledger::embedded::earlier;
+use crate::ledger::embedded::{earlier, segment};
 
 #[test]
 fn clean_close_is_exact_even_over_a_power_cut() {
@@ -287,10 +287,46 @@ fn file_of_a_later_format_is_refused_as_such() {
     drop(open(setup(dir.path())).unwrap());
     let journal = dir.path().join("journal-1.log");
     let mut bytes = std::fs::read(&journal).unwrap();
-    bytes[8] = 3;
+    bytes[8] = 4;
     std::fs::write(&journal, bytes).unwrap();
     let refused = open(setup(dir.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Format { found: 3, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Format { found: 4, .. }), "{refused}");
+}
+
+#[test]
+fn journal_of_format_2_is_taken_over_when_it_has_no_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 3);
+    ledger.close().unwrap();
+    drop(ledger);
+    let last = || *segment::numbers(dir.path()).unwrap().last().unwrap();
+    let (number, journal) = (last(), segment::path(dir.path(), last()));
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes[8] = 2;
+    std::fs::write(&journal, &bytes).unwrap();
+
+    let ledger = open(setup(dir.path())).unwrap();
+    assert_eq!(used(&ledger, "a"), (3, 0));
+    assert!(last() > number, "what is written now goes to a segment of this format");
+    spend(&ledger, "a", 1);
+    drop(ledger);
+    assert_eq!(used(&open(setup(dir.path())).unwrap(), "a"), (4, 0), "and is read after a kill");
+}
+
+#[test]
+fn journal_of_format_2_with_records_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(setup(dir.path())).unwrap();
+    spend(&ledger, "a", 3);
+    drop(ledger);
+    let journal = dir.path().join("journal-1.log");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes[8] = 2;
+    std::fs::write(&journal, &bytes).unwrap();
+    let refused = open(setup(dir.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Format { found: 2, .. }), "{refused}");
+    assert!(std::fs::read(&journal).unwrap() == bytes, "it was changed");
 }
 
 #[test]
