@@ -60,10 +60,6 @@ pub(crate) async fn handle(worker: &Rc<Worker>, client: &mut Client, head: Resul
     }
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is moved twice on one stack; a box would cost every request"
-)]
 enum Served {
     Local,
     Upstream(relay::Task, Answered),
@@ -117,7 +113,7 @@ async fn serve(
 async fn forward(
     job: Job<'_>,
     client: &mut Client,
-    mut admitted: Admitted,
+    mut admitted: Box<Admitted>,
     line: &mut Line,
 ) -> Result<Served, Refusal> {
     if let Some(every_ms) = job.keep_alive_ms() {

@@ -67,7 +67,7 @@ async fn forward(
     client: &mut Client,
     head: &RequestHead,
     outgoing: &mut Vec<u8>,
-) -> Result<(ResponseHead, Connection), Problem> {
+) -> Result<(ResponseHead, Box<Connection>), Problem> {
     rewrite(desk, head, outgoing)?;
     let ends = client.body_is_read();
     let mut exchange = Exchange { head, buffers: &desk.buffers, outgoing, sent: 0, begun: false, ends };
@@ -141,8 +141,8 @@ impl Exchange<'_> {
     async fn attempt(
         &mut self,
         client: &mut Client,
-        mut connection: Connection,
-    ) -> Result<Option<(ResponseHead, Connection)>, Problem> {
+        mut connection: Box<Connection>,
+    ) -> Result<Option<(ResponseHead, Box<Connection>)>, Problem> {
         client.seat().begin_phase(FIRST_BYTE_MS);
         connection.begin();
         let answered = std::future::poll_fn(|context| {

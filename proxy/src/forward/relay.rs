@@ -16,7 +16,12 @@ use crate::upstream::connection::Connection;
 const IDLE_MS: u64 = 330_000;
 
 /// Passes the answer on to its end.
-pub(super) async fn run(desk: &Desk, client: &mut Client, head: ResponseHead, mut connection: Connection) {
+pub(super) async fn run(
+    desk: &Desk,
+    client: &mut Client,
+    head: ResponseHead,
+    mut connection: Box<Connection>,
+) {
     let is_stream = begin(client, head, &connection);
     client.seat().begin_phase(IDLE_MS);
     let passed = std::future::poll_fn(|context| poll(client, &mut connection, context)).await;

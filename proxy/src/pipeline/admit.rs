@@ -82,7 +82,7 @@ pub(super) async fn request(
     client: &mut Client,
     covered: Covered<'_>,
     measured: Option<Measured>,
-) -> Result<Admitted, Refusal> {
+) -> Result<Box<Admitted>, Refusal> {
     let amounts = measured.map_or(Amounts::default(), |measured| measured.amounts);
     let (mut reservation, mut turn) = (None, None);
     if measured.is_some() || is_judged(&covered.caller.token.limits) {
@@ -97,7 +97,9 @@ pub(super) async fn request(
         None => Vec::new(),
     };
     let (metrics, told) = (Arc::clone(&worker.metrics), Told::new(covered.caller, readings));
-    Ok(Admitted { metrics, reservation, turn, measured, told, sent: false, earlier: Earlier::default() })
+    let earlier = Earlier::default();
+    // Boxed: from here on it goes through every stage, and is large.
+    Ok(Box::new(Admitted { metrics, reservation, turn, measured, told, sent: false, earlier }))
 }
 
 /// The refusal by a limit, as the caller is told of it.

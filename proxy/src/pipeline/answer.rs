@@ -40,7 +40,7 @@ pub(super) struct Answered {
     pub(super) fields: Vec<u8>,
     pub(super) kind: ContentKind,
     /// To be kept once the answer has ended cleanly.
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
     /// The beginning of its body.
     pub(super) held: Vec<u8>,
     /// Whether the connection's part comes behind that, and was not passed on either.
@@ -70,7 +70,7 @@ pub(super) enum Held {
 
 impl Answered {
     /// An answer whose head has come.
-    pub(super) fn new(head: ResponseHead, connection: Connection, buffers: &Buffers) -> Self {
+    pub(super) fn new(head: ResponseHead, connection: Box<Connection>, buffers: &Buffers) -> Self {
         let (kept, kind) = shown(&connection, buffers);
         let ResponseHead { status, framing, .. } = head;
         Self { status, framing, fields: kept, kind, connection, held: Vec::new(), has_part: false }

@@ -30,7 +30,7 @@ pub(super) async fn run(
     client: &mut Client,
     admitted: &mut Admitted,
     pieces: [&[u8]; 4],
-) -> Result<(ResponseHead, Connection), Lost> {
+) -> Result<(ResponseHead, Box<Connection>), Lost> {
     let (worker, provider) = route;
     if let Some(kept) = worker.pool.take(&provider.endpoint.place)
         && let Some(answered) = ask(route, client, admitted, (kept, pieces)).await?
@@ -42,7 +42,7 @@ pub(super) async fn run(
     answered.ok_or_else(|| broken(route))
 }
 
-async fn connect(route: Route<'_>, client: &mut Client) -> Result<Connection, Lost> {
+async fn connect(route: Route<'_>, client: &mut Client) -> Result<Box<Connection>, Lost> {
     let (worker, provider) = route;
     client.seat().begin_phase(provider.timeouts.connect_ms);
     // Boxed: it is rare, and large enough to weigh on every request otherwise.
@@ -66,8 +66,8 @@ async fn ask(
     route: Route<'_>,
     client: &mut Client,
     admitted: &mut Admitted,
-    (mut connection, pieces): (Connection, [&[u8]; 4]),
-) -> Result<Option<(ResponseHead, Connection)>, Lost> {
+    (mut connection, pieces): (Box<Connection>, [&[u8]; 4]),
+) -> Result<Option<(ResponseHead, Box<Connection>)>, Lost> {
     client.seat().begin_phase(route.1.timeouts.first_byte_ms);
     admitted.set_sent(true);
     match client.race(connection.ask(pieces)).await {

@@ -47,7 +47,7 @@ struct Accounts {
     account: Arc<AccountEntry>,
     /// The request's place among those of its account, until it is settled.
     slot: Option<Slot>,
-    admitted: Admitted,
+    admitted: Box<Admitted>,
     line: Line,
     status: u16,
     observer: Option<Observer>,
@@ -65,7 +65,7 @@ pub(super) struct Task {
     /// The request's place among those of the account.
     pub(super) slot: Slot,
     /// What is to be settled.
-    pub(super) admitted: Admitted,
+    pub(super) admitted: Box<Admitted>,
 }
 
 /// Passes the vendor's answer on to its end.

@@ -39,9 +39,10 @@ pub enum Speaks {
 }
 
 /// Connects to `place`. How long that may take is the caller's to limit.
-pub async fn connect(place: &Place, buffers: &Rc<Buffers>) -> Result<Connection, ConnectError> {
+pub async fn connect(place: &Place, buffers: &Rc<Buffers>) -> Result<Box<Connection>, ConnectError> {
     let stream = dial(place, Speaks::Http1).await?;
-    Ok(Connection::new(stream, Rc::clone(buffers)))
+    // Boxed once: it goes through the stages of many requests, and through the pool.
+    Ok(Box::new(Connection::new(stream, Rc::clone(buffers))))
 }
 
 /// Connects to `place` before anything is said.

@@ -22,12 +22,12 @@ pub struct Pool {
 
 struct Shelf {
     place: Arc<Place>,
-    waiting: Vec<(Connection, u64)>,
+    waiting: Vec<(Box<Connection>, u64)>,
 }
 
 impl Pool {
     /// The connection to `place` that was used last and can still be used.
-    pub fn take(&self, place: &Arc<Place>) -> Option<Connection> {
+    pub fn take(&self, place: &Arc<Place>) -> Option<Box<Connection>> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.iter_mut().find(|shelf| shelf.holds(place))?;
         let oldest_ms = clock::noted_ms().saturating_sub(KEPT_MS);
@@ -40,7 +40,7 @@ impl Pool {
     }
 
     /// Keeps a connection, if it can carry another request.
-    pub fn put(&self, place: &Arc<Place>, mut connection: Connection) {
+    pub fn put(&self, place: &Arc<Place>, mut connection: Box<Connection>) {
         if !connection.persists() {
             return;
         }
