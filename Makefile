@@ -9,9 +9,10 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/local/go/bin:$(CACHE)/tools/bin:$(PATH):/usr/sbin:/sbin
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-TRIPLE := $(shell uname -m)-unknown-linux-musl
+TRIPLE := $(shell uname -m)-unknown-linux-gnu
 HELM := $(CACHE)/components/helm-$(shell sed -n 's/^HELM=//p' tests/components/install.sh)/helm
 IMAGES := $(CARGO_TARGET_DIR)/images
+STATIC := --locked --release --config .cargo/static.toml --target $(TRIPLE)
 
 # Checkouts share this folder, and cargo judges by times: what another checkout has built would pass for this one's.
 ifneq ($(shell cat $(CARGO_TARGET_DIR)/.checkout 2>/dev/null),$(CURDIR))
@@ -41,11 +42,11 @@ run: ## Build the router and start it with a token and a curl line that works
 
 images: ## Build both images from static binaries, as docker archives
 	$(call say,1/3,tools)
-	@.ci/tools.sh rust images
+	@.ci/tools.sh rust
 	@tests/components/install.sh apt
 	$(call say,2/3,static binaries for $(TRIPLE): 6 to 12 minutes the first time)
-	@cargo build --locked --release --target $(TRIPLE) -p la-proxy
-	@cargo build --locked --release --target $(TRIPLE) -p la-operator
+	@cargo build $(STATIC) -p la-proxy
+	@cargo build $(STATIC) -p la-operator
 	$(call say,3/3,images la-router:$(VERSION) and la-router-operator:$(VERSION))
 	@rm -rf $(IMAGES) && mkdir -p $(IMAGES)/context/data
 	@cp $(CARGO_TARGET_DIR)/$(TRIPLE)/release/la-router $(CARGO_TARGET_DIR)/$(TRIPLE)/release/la-router-operator $(IMAGES)/context/
@@ -88,7 +89,7 @@ clients: ## Claude Code and the official SDKs against the router (needs root)
 	@cargo test $(WORKSPACE) --test clients -- --nocapture
 
 bench: ## Compare with nginx on this machine; writes the table
-	@.ci/tools.sh rust images
+	@.ci/tools.sh rust
 	@tests/components/install.sh apt
 	@tests/bench/run.sh
 
@@ -115,7 +116,7 @@ chart-lint: ## helm lint, and the drift of CRDs, chart and plain manifests
 	@cargo test $(WORKSPACE) --test contract
 
 ci: ## Everything that a change must pass
-	@.ci/tools.sh rust go images clients lint
+	@.ci/tools.sh rust go clients lint
 	@$(MAKE) lint
 	@$(MAKE) test
 	@$(MAKE) e2e

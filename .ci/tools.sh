@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds, and where it can installs, the tools that a make target needs. Says by name what it cannot.
 # What tests run against (API server, kubelet, Helm, Debian's packages) is tests/components/install.sh's part.
-# Usage: .ci/tools.sh GROUP...   groups: rust go images clients lint
+# Usage: .ci/tools.sh GROUP...   groups: rust go clients lint
 set -euo pipefail
 
 cache=${LA_ROUTER_CACHE:-$HOME/.cache/la-router}
@@ -54,15 +54,6 @@ go_version() {
   [ "${version:-0}" -ge 21 ] || missing+=("Go 1.21 or newer, this one is ${version:+1.}${version:-missing}: https://go.dev/dl")
 }
 
-musl_target() {
-  local triple
-  triple=$(uname -m)-unknown-linux-musl
-  command -v rustup >/dev/null 2>&1 || return 0
-  rustup target list --installed 2>/dev/null | grep -qx "$triple" && return 0
-  say "adding the Rust target $triple"
-  rustup target add "$triple" >/dev/null || missing+=("the Rust target $triple: rustup target add $triple")
-}
-
 # cargo_tool NAME VERSION: built once into the cache, apart from the project's own build.
 cargo_tool() {
   [ -x "$cache/tools/bin/$1" ] && "$cache/tools/bin/$1" --version 2>/dev/null | grep -q "$2" && return 0
@@ -76,7 +67,6 @@ for group in "$@"; do
   case $group in
     rust) want cc build-essential; want redis-server redis-server; command -v cargo >/dev/null 2>&1 || want curl curl; after+=(rust) ;;
     go) want go golang-go; want openssl openssl; after+=(go_version) ;;
-    images) after+=(musl_target) ;;
     clients) want npm npm; want python3 python3
              python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv) ;;
     lint) after+=("cargo_tool cargo-deny 0.20.2" "cargo_tool cargo-machete 0.9.2") ;;

@@ -6,12 +6,12 @@ set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 cd "$here/../.."
 target=${CARGO_TARGET_DIR:-${LA_ROUTER_CACHE:-$HOME/.cache/la-router}/target}
-triple=$(uname -m)-unknown-linux-musl
-export CARGO_TARGET_DIR=$target CC_x86_64_unknown_linux_musl=${CC_x86_64_unknown_linux_musl:-musl-gcc}
+triple=$(uname -m)-unknown-linux-gnu
+export CARGO_TARGET_DIR=$target
 router=${BENCH_ROUTER:-}
 if [ -z "$router" ]; then
   echo "[1/3] building la-router as the image has it: 4 to 8 minutes the first time" >&2
-  cargo build --locked --release --target "$triple" -p la-proxy
+  cargo build --locked --release --config .cargo/static.toml --target "$triple" -p la-proxy
   router=$target/$triple/release/la-router
 fi
 upstream=${BENCH_UPSTREAM:-}

@@ -15,7 +15,6 @@ HELM=4.3.1
 # The versions of the clients are in node-clients/package.json and python-clients/requirements.txt.
 APT_NODE=(runc containernetworking-plugins iptables busybox-static iproute2 openssl buildah procps util-linux curl)
 APT_BENCH=(nginx-light wrk)
-APT_BUILD=(musl-tools)
 APT_LEDGER=(redis-server)
 
 here=$(dirname "$(realpath "$0")")
@@ -90,8 +89,8 @@ install_helm() {
 
 install_apt() {
   local missing=() package sudo=
-  need dpkg-query "the whole-node tests and the benchmark are made for Debian; install by hand: ${APT_NODE[*]} ${APT_BENCH[*]} ${APT_BUILD[*]} ${APT_LEDGER[*]}"
-  for package in "${APT_NODE[@]}" "${APT_BENCH[@]}" "${APT_BUILD[@]}" "${APT_LEDGER[@]}"; do
+  need dpkg-query "the whole-node tests and the benchmark are made for Debian; install by hand: ${APT_NODE[*]} ${APT_BENCH[*]} ${APT_LEDGER[*]}"
+  for package in "${APT_NODE[@]}" "${APT_BENCH[@]}" "${APT_LEDGER[@]}"; do
     # nginx-light is one of several packages that bring the same server.
     [ "$package" = nginx-light ] && command -v nginx >/dev/null && continue
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
