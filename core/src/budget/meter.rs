@@ -366,8 +366,15 @@ impl Rolled {
 
     /// A period that has left changes nothing any more.
     fn change(&mut self, start_ms: u64, held: u64, charged: u64) {
-        let Ok(at) = self.periods.binary_search_by_key(&start_ms, |(start_ms, _)| *start_ms) else { return };
-        if let Some((_, taken)) = self.periods.get_mut(at) {
+        let period = match self.periods.back() {
+            // Most requests end in the period in which they began.
+            Some((last_ms, _)) if *last_ms == start_ms => self.periods.back_mut(),
+            _ => {
+                let found = self.periods.binary_search_by_key(&start_ms, |(start_ms, _)| *start_ms);
+                found.ok().and_then(|at| self.periods.get_mut(at))
+            }
+        };
+        if let Some((_, taken)) = period {
             let after = taken.saturating_sub(held).saturating_add(charged);
             self.taken = self.taken.saturating_sub(*taken).saturating_add(after);
             *taken = after;
