@@ -478,7 +478,7 @@ impl<'a> Cursor<'a> {
 ///
 /// Words first and in line, because most strings are short and text that is full of escapes has short runs.
 #[inline(always)]
-fn plain_bytes(bytes: &[u8]) -> usize {
+pub(crate) fn plain_bytes(bytes: &[u8]) -> usize {
     for at in [0, 8, 16, 24] {
         let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { return plain_run(bytes, at) };
         let found = special_in_word(*word);

@@ -4,6 +4,7 @@
 //! full of escapes. In anything else it may see values where there are none, but it comes to an end.
 
 use super::BoundsError;
+use crate::facts::cursor::plain_bytes;
 
 #[derive(Clone, Copy)]
 pub(super) struct Walk<'a> {
@@ -56,12 +57,13 @@ impl<'a> Walk<'a> {
     fn key(&mut self) -> Result<&'a [u8], BoundsError> {
         let text = self.bytes.get(self.at..).and_then(|rest| rest.strip_prefix(b"\""));
         let text = text.ok_or(BoundsError::NotAnObject)?;
-        let end = quote_or_backslash(text).ok_or(BoundsError::NotAnObject)?;
-        if text.get(end) != Some(&b'"') {
-            return Err(BoundsError::EscapedKey { at: self.at });
+        let (key, rest) = text.split_at_checked(plain_bytes(text)).ok_or(BoundsError::NotAnObject)?;
+        match rest.first() {
+            Some(b'"') => self.at += key.len() + 2,
+            Some(b'\\') => return Err(BoundsError::EscapedKey { at: self.at }),
+            _ => return Err(BoundsError::NotAnObject),
         }
-        self.at += end + 2;
-        Ok(text.get(..end).unwrap_or_default())
+        Ok(key)
     }
 
     /// Reads the elements of an array; any other value is skipped.
@@ -150,41 +152,22 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// How many words are looked through one by one before vectors pay.
-const NEAR_WORDS: usize = 8;
-
 /// Where the first quote is: word by word where it is near, as in keys and in code, then by vectors.
 fn quote(text: &[u8]) -> Option<usize> {
-    let near = near(text, |word| equal(word, b'"'));
-    near.map_or_else(|at| Some(at + memchr::memchr(b'"', text.get(at..)?)?), Some)
-}
-
-/// Where the first quote or backslash is.
-fn quote_or_backslash(text: &[u8]) -> Option<usize> {
-    let near = near(text, |word| equal(word, b'"') | equal(word, b'\\'));
-    near.map_or_else(|at| Some(at + memchr::memchr2(b'"', b'\\', text.get(at..)?)?), Some)
-}
-
-/// Where the first byte is that `find` marks by its top bit, among the first words; else how far they go. A byte
-/// above the first may be marked wrongly.
-fn near(text: &[u8], find: impl Fn(u64) -> u64) -> Result<usize, usize> {
+    const NEAR_WORDS: usize = 8;
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
     let words = text.as_chunks::<8>().0;
     let near = words.get(..NEAR_WORDS).unwrap_or(words);
     for (index, word) in near.iter().enumerate() {
-        let found = find(u64::from_le_bytes(*word));
+        let x = u64::from_le_bytes(*word) ^ (ONES * u64::from(b'"'));
+        let found = x.wrapping_sub(ONES) & !x & TOPS;
         if found != 0 {
-            return Ok(index * 8 + (found.trailing_zeros() / 8) as usize);
+            return Some(index * 8 + (found.trailing_zeros() / 8) as usize);
         }
     }
-    Err(near.len() * 8)
-}
-
-/// Marks the bytes of a word that are `byte`, and perhaps some above the first of them.
-const fn equal(word: u64, byte: u8) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    let x = word ^ (ONES * byte as u64);
-    x.wrapping_sub(ONES) & !x & TOPS
+    let near_bytes = near.len() * 8;
+    memchr::memchr(b'"', text.get(near_bytes..)?).map(|at| near_bytes + at)
 }
 
 #[cfg(test)]
