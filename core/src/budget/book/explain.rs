@@ -91,8 +91,9 @@ impl Book {
         let checks = if cover.edition == self.edition { cover.checks.as_slice() } else { &[] };
         let mut readings = Vec::with_capacity(checks.len());
         for check in checks {
-            let Some(meter) = self.meters.get(check.meter) else { continue };
-            let Some(clock) = self.clocks.get(meter.clock) else { continue };
+            // All or nothing: what follows goes by their order.
+            let Some(meter) = self.meters.get(check.meter) else { return Vec::new() };
+            let Some(clock) = self.clocks.get(meter.clock) else { return Vec::new() };
             readings.push(Reading { used: meter.taken(), resets_at_ms: meter.resets_at_ms(clock) });
         }
         readings

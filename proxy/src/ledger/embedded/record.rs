@@ -219,19 +219,21 @@ impl Batch {
 /// Reads the record at the start of `bytes`. `period_of` gives the beginning of the period a meter is in, by
 /// the records before.
 pub(super) fn read(seed: u32, bytes: &[u8], period_of: impl Fn(u32) -> u64) -> Found {
-    let sound = || {
-        let (sum, summed) = bytes.split_first_chunk::<SUM_BYTES>()?;
-        let (len, rest) = summed.split_first_chunk()?;
-        let len = usize::from(u16::from_le_bytes(*len));
-        let payload = rest.get(..len).filter(|_| len <= MAX_PAYLOAD_BYTES)?;
-        let summed = summed.get(..FRAME_BYTES - SUM_BYTES + len)?;
-        let is_sound = crc32c_append(seed, summed).to_le_bytes() == *sum;
-        Some((parse(payload, period_of).filter(|_| is_sound)?, FRAME_BYTES + len))
-    };
-    match sound() {
-        Some((record, len)) => Found::Record(record, len),
+    let Some(payload) = sound_payload(seed, bytes) else { return Found::Nothing };
+    match parse(payload, period_of) {
+        Some(record) => Found::Record(record, FRAME_BYTES + payload.len()),
         None => Found::Nothing,
     }
+}
+
+/// The payload of a record that is whole and has its checksum.
+fn sound_payload(seed: u32, bytes: &[u8]) -> Option<&[u8]> {
+    let (sum, summed) = bytes.split_first_chunk::<SUM_BYTES>()?;
+    let (len, _) = summed.split_first_chunk()?;
+    let len = usize::from(u16::from_le_bytes(*len));
+    let summed = summed.get(..size_of::<u16>() + len).filter(|_| len <= MAX_PAYLOAD_BYTES)?;
+    let is_sound = crc32c_append(seed, summed).to_le_bytes() == *sum;
+    summed.get(size_of::<u16>()..).filter(|_| is_sound)
 }
 
 fn parse(payload: &[u8], period_of: impl Fn(u32) -> u64) -> Option<Record> {

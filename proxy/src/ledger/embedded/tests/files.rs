@@ -281,14 +281,18 @@ fn damage_is_refused_with_one_sentence_and_nothing_is_deleted() {
     }
 }
 
+fn set_format(journal: &Path, version: u8) {
+    let mut bytes = std::fs::read(journal).unwrap();
+    bytes[8] = version;
+    std::fs::write(journal, bytes).unwrap();
+}
+
 #[test]
 fn file_of_a_later_format_is_refused_as_such() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(setup(dir.path())).unwrap());
     let journal = dir.path().join("journal-1.log");
-    let mut bytes = std::fs::read(&journal).unwrap();
-    bytes[8] = 4;
-    std::fs::write(&journal, bytes).unwrap();
+    set_format(&journal, 4);
     let refused = open(setup(dir.path())).err().unwrap();
     assert!(matches!(refused, OpenError::Format { found: 4, .. }), "{refused}");
 }
@@ -302,9 +306,7 @@ fn journal_of_format_2_is_taken_over_when_it_has_no_records() {
     drop(ledger);
     let last = || *segment::numbers(dir.path()).unwrap().last().unwrap();
     let (number, journal) = (last(), segment::path(dir.path(), last()));
-    let mut bytes = std::fs::read(&journal).unwrap();
-    bytes[8] = 2;
-    std::fs::write(&journal, &bytes).unwrap();
+    set_format(&journal, 2);
 
     let ledger = open(setup(dir.path())).unwrap();
     assert_eq!(used(&ledger, "a"), (3, 0));
@@ -321,9 +323,8 @@ fn journal_of_format_2_with_records_is_refused_and_left_as_it_is() {
     spend(&ledger, "a", 3);
     drop(ledger);
     let journal = dir.path().join("journal-1.log");
-    let mut bytes = std::fs::read(&journal).unwrap();
-    bytes[8] = 2;
-    std::fs::write(&journal, &bytes).unwrap();
+    set_format(&journal, 2);
+    let bytes = std::fs::read(&journal).unwrap();
     let refused = open(setup(dir.path())).err().unwrap();
     assert!(matches!(refused, OpenError::Format { found: 2, .. }), "{refused}");
     assert!(std::fs::read(&journal).unwrap() == bytes, "it was changed");
