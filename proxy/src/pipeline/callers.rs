@@ -64,30 +64,14 @@ fn slot_of(token: &Arc<TokenEntry>) -> usize {
 #[cfg(test)]
 mod tests {
     use la_core::budget::{Book, Grants};
-    use la_core::id::{Subject, TokenId};
 
     use super::*;
-    use crate::config::live::Standing;
-
-    fn entry(name: &str) -> Arc<TokenEntry> {
-        Arc::new(TokenEntry {
-            subject: Subject::of("gateway", "team", name).unwrap(),
-            id: TokenId::try_from(name.to_owned()).unwrap(),
-            not_before: 0,
-            not_after: i64::MAX,
-            standing: Standing::Good,
-            limits: Arc::default(),
-            pools: Box::default(),
-            providers: Box::default(),
-            account: None,
-            thresholds: Box::default(),
-        })
-    }
 
     #[test]
     fn caller_finds_its_own_cover_again_and_never_that_of_another() {
         let (callers, mut book) = (Callers::default(), Book::new(Grants::Endless));
-        let tokens: Vec<_> = (0..10 * SLOTS).map(|at| entry(&format!("agent-{at}"))).collect();
+        let tokens: Vec<_> =
+            (0..10 * SLOTS).map(|at| Arc::new(TokenEntry::named(&format!("agent-{at}")))).collect();
         for token in &tokens {
             let caller = callers.of(token);
             assert_eq!(caller.cover.borrow().meters(), 0, "{}", token.subject);

@@ -154,10 +154,9 @@ mod tests {
     use std::sync::Arc;
 
     use la_core::budget::{Admits, Limits, Window};
-    use la_core::id::TokenId;
 
     use super::*;
-    use crate::config::live::{self, Pool};
+    use crate::config::live::Pool;
 
     const NOON_MS: u64 = 1_790_000_000_001;
 
@@ -175,16 +174,9 @@ mod tests {
             })
         };
         TokenEntry {
-            subject: Subject::of("gateway", "team", "agent").unwrap(),
-            id: TokenId::try_from("agent".to_owned()).unwrap(),
-            not_before: 0,
-            not_after: i64::MAX,
-            standing: live::Standing::Good,
             limits: Arc::new(Limits { budgets, ..Limits::default() }),
             pools: pools.into_iter().map(pool).collect(),
-            providers: Box::default(),
-            account: None,
-            thresholds: Box::default(),
+            ..TokenEntry::named("agent")
         }
     }
 

@@ -64,8 +64,6 @@ impl Ahead {
 
 #[cfg(test)]
 mod tests {
-    use la_core::id::Subject;
-
     use super::*;
 
     fn id(text: &str) -> TokenId {
@@ -78,18 +76,7 @@ mod tests {
     }
 
     fn entry(text: &str, standing: Standing) -> (TokenId, Arc<TokenEntry>) {
-        let entry = TokenEntry {
-            subject: Subject::of("gateway", "team", "agent").unwrap(),
-            id: id(text),
-            not_before: 0,
-            not_after: 10,
-            standing,
-            limits: Arc::default(),
-            pools: Box::default(),
-            providers: Box::default(),
-            account: None,
-            thresholds: Box::default(),
-        };
+        let entry = TokenEntry { standing, ..TokenEntry::named(text) };
         (id(text), Arc::new(entry))
     }
 
