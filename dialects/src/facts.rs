@@ -9,7 +9,7 @@ use std::ops::Range;
 
 pub(crate) mod cursor;
 
-use cursor::{Cursor, EscapedKey, Text};
+use cursor::{Cursor, EscapedKey, Text, usual_key};
 pub use cursor::{MAX_DEPTH, SyntaxError};
 
 /// Longest model id, in bytes.
@@ -79,6 +79,9 @@ pub enum FactsError {
     /// `max_tokens` is out of range.
     #[error("`max_tokens` must be a whole number from 0 to {MAX_OUTPUT_TOKENS}")]
     BadMaxTokens,
+    /// How much output a message may have is not said.
+    #[error("`max_tokens` is missing; give the most output tokens to generate, a whole number such as 4096")]
+    NoMaxTokens,
 }
 
 /// Scans a whole body.
@@ -86,6 +89,18 @@ pub enum FactsError {
 /// # Errors
 /// The first fault from the left, or what is missing at the end.
 pub fn scan(body: &[u8]) -> Result<Facts<'_>, FactsError> {
+    scan_with(body, |_, _| Ok(false))
+}
+
+/// As [`scan`], where `take` is shown each member that is no fact, and may take its value: then it says so.
+///
+/// # Errors
+/// Those of [`scan`], and of `take`.
+#[inline(always)]
+pub(crate) fn scan_with<'a>(
+    body: &'a [u8],
+    mut take: impl FnMut(&mut Cursor<'a>, &'a [u8]) -> Result<bool, FactsError>,
+) -> Result<Facts<'a>, FactsError> {
     let text = std::str::from_utf8(body).map_err(|fault| FactsError::NotUtf8 { at: fault.valid_up_to() })?;
     let mut cursor = Cursor::new(body);
     cursor.skip_whitespace();
@@ -96,7 +111,10 @@ pub fn scan(body: &[u8]) -> Result<Facts<'_>, FactsError> {
         return Err(FactsError::NotAnObject);
     }
     let mut found = Found::default();
-    cursor.members(|cursor, key| found.read(cursor, key))?;
+    cursor.usual_members(
+        |cursor| usual_key!(cursor, "model", "max_tokens", "messages", "stream", "system"),
+        |cursor, key| found.read(cursor, key, &mut take),
+    )?;
     cursor.end()?;
     found.finish(text)
 }
@@ -122,7 +140,12 @@ impl Found {
     /// Reads one member of the body. Keys are compared, not matched: patterns are compiled to one comparison
     /// per byte.
     #[inline(always)]
-    fn read(&mut self, cursor: &mut Cursor<'_>, key: &[u8]) -> Result<(), FactsError> {
+    fn read<'a>(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        key: &'a [u8],
+        take: impl FnOnce(&mut Cursor<'a>, &'a [u8]) -> Result<bool, FactsError>,
+    ) -> Result<(), FactsError> {
         if key == b"model" {
             once(&mut self.model, model(cursor)?, "model")
         } else if key == b"stream" {
@@ -132,6 +155,8 @@ impl Found {
         } else if key == b"metadata" {
             once(&mut self.metadata, (), "metadata")?;
             self.read_metadata(cursor)
+        } else if take(cursor, key)? {
+            Ok(())
         } else {
             self.read_session(cursor, key)
         }

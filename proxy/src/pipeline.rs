@@ -93,7 +93,8 @@ async fn serve(
         Operation::CountTokens => Some(read::body(worker, client, head, &token.limits).await?),
         _ => None,
     };
-    let content = body.as_ref().map_or(Ok(Content::NONE), |body| body.content(head))?;
+    let weighs = found.operation == Operation::Messages && measure::weighs(&covering);
+    let content = body.as_ref().map_or(Ok(Content::NONE), |body| body.content(head, weighs))?;
     let model = content.model();
     line.model(model);
     let way = resolve::way(&caller.live, token, &found, model)?;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use la_core::report::AccountReport;
-use la_dialects::anthropic::bounds::BoundsError;
 use la_dialects::anthropic::error::{self, kinds};
 use la_dialects::anthropic::surface::NotFound;
 use la_dialects::facts::FactsError;
@@ -74,9 +73,6 @@ pub enum Refusal {
         /// What it may ask for.
         most: u64,
     },
-    /// It does not say how much output it wants.
-    #[error("{0}")]
-    Bounds(#[from] BoundsError),
     /// Its body is over the limit.
     #[error("request body is larger than {max_bytes} bytes, the most that {}", body_limit(*.is_own))]
     BodyTooLarge {
@@ -283,7 +279,6 @@ pub fn reason(refusal: &Refusal) -> Reason {
         | Refusal::BodySlow
         | Refusal::BodyBroken
         | Refusal::OutputTooLarge { .. }
-        | Refusal::Bounds(_)
         | Refusal::Facts(_) => Reason::Body,
         Refusal::NoMemory => Reason::Memory,
         Refusal::Model { .. } | Refusal::NoProvider => Reason::Model,
@@ -306,7 +301,6 @@ fn class(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Surface(NotFound::Method { .. }) => (StatusCode::METHOD_NOT_ALLOWED, kinds::INVALID_REQUEST),
         Refusal::Surface(NotFound::Query { .. })
         | Refusal::Facts(_)
-        | Refusal::Bounds(_)
         | Refusal::OutputTooLarge { .. }
         | Refusal::Unbounded { .. }
         | Refusal::BodyBroken => (StatusCode::BAD_REQUEST, kinds::INVALID_REQUEST),

@@ -15,11 +15,11 @@
 
 use la_core::price::{Bounds, Caching, Limits};
 
+use crate::facts::cursor::{Cursor, usual_key};
+use crate::facts::{self, Facts, FactsError};
+
 mod block;
 mod tool;
-mod walk;
-
-use walk::Walk;
 
 /// The most that a request can use, as far as it is bounded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,23 +66,6 @@ pub enum Unbounded<'a> {
     Ambiguous,
 }
 
-/// Why there is no estimate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BoundsError {
-    /// How much output it wants is not said.
-    #[error("`max_tokens` is missing; give the most output tokens to generate, a whole number such as 4096")]
-    NoMaxTokens,
-    /// It is not what [`crate::facts::scan`] accepts.
-    #[error("body is not a JSON object; send an object with `messages`")]
-    NotAnObject,
-    /// A key of the request, or of a message, block or tool, is written with a backslash.
-    #[error("a key is written with an escape at byte {at}; write keys plainly")]
-    EscapedKey {
-        /// Where the key begins, in the body or in the tool.
-        at: usize,
-    },
-}
-
 /// Special tokens around a prompt, and remarks about the context that newer models get: a few dozen.
 const FRAME_TOKENS: u64 = 256;
 
@@ -92,42 +75,21 @@ const TOOL_PROMPT_TOKENS: u64 = 1_000;
 /// What it adds for a given output format, and for citations: not published, "slightly" more.
 const FORMAT_TOKENS: u64 = 1_000;
 
-/// Bounds a body that [`crate::facts::scan`] has accepted, given its `max_tokens`.
-///
-/// `ceiling` is the most output that the caller lets the request ask for; it must be enforced to be true.
+/// Scans a whole body as [`facts::scan`] does, and takes its extent in the same pass.
 ///
 /// # Errors
-/// When `max_tokens` is missing, or the body is not what `scan` accepts.
-pub fn estimate<'a>(
-    body: &'a [u8],
-    max_tokens: Option<u64>,
-    limits: &Limits,
-    ceiling: Option<u64>,
-) -> Result<Estimate<'a>, BoundsError> {
-    let max_tokens = max_tokens.ok_or(BoundsError::NoMaxTokens)?;
-    let mut walk = Walk::new(body);
-    if !walk.take(b'{') {
-        return Err(BoundsError::NotAnObject);
-    }
-    let mut found = Found::default();
-    let mut request = Request::default();
-    walk.members(|walk, key| request.read(walk, key, &mut found))?;
-    walk.end()?;
-    let output_tokens = max_tokens.min(ceiling.unwrap_or(u64::MAX)).min(limits.max_output_tokens);
-    let bounds = Bounds {
-        input_tokens: found.input_tokens(body.len(), limits),
-        output_tokens,
-        caching: found.caching,
-        fast: request.fast,
-        // Without the field, or with another value, a default of the vendor's workspace decides.
-        regional: !request.global,
-    };
-    Ok(Estimate { bounds, unbounded: found.unbounded })
+/// Those of [`facts::scan`], also for an escaped key of a message, block or tool.
+pub fn scan(body: &[u8]) -> Result<(Facts<'_>, Extent<'_>), FactsError> {
+    let mut extent = Extent::of(body);
+    let facts = facts::scan_with(body, |cursor, key| extent.take(cursor, key))?;
+    Ok((facts, extent))
 }
 
-/// What the members of the request say about how it is served.
-#[derive(Default)]
-struct Request {
+/// What of a request decides how much it can use, whatever model serves it.
+#[derive(Debug, Clone)]
+pub struct Extent<'a> {
+    body_bytes: usize,
+    found: Found<'a>,
     fast: bool,
     global: bool,
     has_geo: bool,
@@ -204,26 +166,47 @@ impl<'a> Found<'a> {
     }
 }
 
-impl Request {
-    fn read<'a>(
-        &mut self,
-        walk: &mut Walk<'a>,
-        key: &'a [u8],
-        found: &mut Found<'a>,
-    ) -> Result<(), BoundsError> {
-        match key {
-            b"messages" => return walk.elements(|walk| message(walk, found)),
-            b"system" => return block::content(walk, found, 0),
-            b"tools" => return tool::tools(walk, found),
-            _ => {}
+impl<'a> Extent<'a> {
+    fn of(body: &[u8]) -> Self {
+        let found = Found::default();
+        Self { body_bytes: body.len(), found, fast: false, global: false, has_geo: false }
+    }
+
+    /// The most that it can use of a model with these `limits`, given its `max_tokens`.
+    pub fn estimate(&self, max_tokens: u64, limits: &Limits) -> Estimate<'a> {
+        let bounds = Bounds {
+            input_tokens: self.found.input_tokens(self.body_bytes, limits),
+            output_tokens: max_tokens.min(limits.max_output_tokens),
+            caching: self.found.caching,
+            fast: self.fast,
+            // Without the field, or with another value, a default of the vendor's workspace decides.
+            regional: !self.global,
+        };
+        Estimate { bounds, unbounded: self.found.unbounded }
+    }
+
+    /// Looks at a member of the request, and takes its value where that is to be looked through.
+    #[inline(always)]
+    fn take(&mut self, cursor: &mut Cursor<'a>, key: &'a [u8]) -> Result<bool, FactsError> {
+        let found = &mut self.found;
+        if key == b"messages" {
+            elements(cursor, 1, |cursor| message(cursor, found))?;
+        } else if key == b"system" {
+            block::content(cursor, found, 0, 1)?;
+        } else if key == b"tools" {
+            tool::tools(cursor, found)?;
+        } else {
+            self.look(*cursor, key)?;
+            return Ok(false);
         }
-        let value = walk.value()?;
+        Ok(true)
+    }
+
+    /// Looks at a member whose value somebody else takes.
+    fn look(&mut self, mut ahead: Cursor<'a>, key: &'a [u8]) -> Result<(), FactsError> {
+        let found = &mut self.found;
         match key {
-            b"model"
-            | b"max_tokens"
-            | b"stream"
-            | b"metadata"
-            | b"stop_sequences"
+            b"stop_sequences"
             | b"temperature"
             | b"top_p"
             | b"top_k"
@@ -234,9 +217,16 @@ impl Request {
             | b"billing_policy"
             | b"fallback_credit_token"
             | b"anthropic_version"
-            | b"anthropic_beta" => {}
+            | b"anthropic_beta" => return Ok(()),
+            b"output_config" | b"output_format" => {
+                found.added_tokens += FORMAT_TOKENS;
+                return Ok(());
+            }
+            _ => {}
+        }
+        let value = ahead.value(1)?;
+        match key {
             b"cache_control" => found.cache(caching(value)),
-            b"output_config" | b"output_format" => found.added_tokens += FORMAT_TOKENS,
             b"speed" if value == b"\"fast\"" => self.fast = true,
             b"speed" if value == b"\"standard\"" => {}
             b"inference_geo" => {
@@ -258,14 +248,34 @@ impl Request {
     }
 }
 
-fn message<'a>(walk: &mut Walk<'a>, found: &mut Found<'a>) -> Result<(), BoundsError> {
-    if !walk.take(b'{') {
-        return walk.skip();
+/// Levels that are open around the members of a message.
+const IN_MESSAGE: u32 = 3;
+
+#[inline(always)]
+fn message<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), FactsError> {
+    if !cursor.take(b'{') {
+        return Ok(cursor.skip_value(IN_MESSAGE - 1)?);
     }
-    walk.members(|walk, key| match key {
-        b"content" => block::content(walk, found, 0),
-        _ => walk.skip(),
-    })
+    cursor.usual_members(
+        |cursor| usual_key!(cursor, "role", "content"),
+        |cursor, key| {
+            if key == b"content" {
+                block::content(cursor, found, 0, IN_MESSAGE)
+            } else {
+                Ok(cursor.skip_value(IN_MESSAGE)?)
+            }
+        },
+    )
+}
+
+/// Reads the elements of an array, around which `outer` levels are open; any other value is skipped.
+#[inline(always)]
+fn elements<'a>(
+    cursor: &mut Cursor<'a>,
+    outer: u32,
+    read: impl FnMut(&mut Cursor<'a>) -> Result<(), FactsError>,
+) -> Result<(), FactsError> {
+    if cursor.take(b'[') { cursor.elements(read) } else { Ok(cursor.skip_value(outer)?) }
 }
 
 /// What a `cache_control` asks for: five minutes, unless it says anything else.

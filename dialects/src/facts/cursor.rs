@@ -107,6 +107,11 @@ impl<'a> Cursor<'a> {
         self.bytes.get(span).unwrap_or_default()
     }
 
+    /// How many bytes lie behind.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -185,7 +190,7 @@ impl<'a> Cursor<'a> {
                 if self.take(b'}') {
                     return Ok(());
                 }
-                self.expect(b',', "`,` or the end of the object")?;
+                self.expect(b',', "`,` or `}`")?;
             }
             self.skip_whitespace();
         }
@@ -478,7 +483,7 @@ impl<'a> Cursor<'a> {
 ///
 /// Words first and in line, because most strings are short and text that is full of escapes has short runs.
 #[inline(always)]
-pub(crate) fn plain_bytes(bytes: &[u8]) -> usize {
+fn plain_bytes(bytes: &[u8]) -> usize {
     for at in [0, 8, 16, 24] {
         let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) else { return plain_run(bytes, at) };
         let found = special_in_word(*word);

@@ -7,7 +7,7 @@
 use la_core::amount::{Amounts, Unit};
 use la_core::budget::{Budget, Covering, Enforcement};
 use la_core::price::{self, Bounds, Limits, Price};
-use la_dialects::anthropic::bounds::{self, Estimate};
+use la_dialects::anthropic::bounds::Estimate;
 
 use crate::refuse::{self, Refusal};
 
@@ -66,16 +66,14 @@ fn message(covering: &[Covering<'_>], prices: &price::Book, asked: &Asked<'_>) -
     let amounts = Amounts::of_requests(1);
     let unweighed =
         Measured { bounds: None, is_unbounded: false, price, amounts, is_stream: asked.is_stream };
-    if !covering.iter().any(weighs) {
-        return Ok(unweighed);
-    }
+    let Some(extent) = asked.extent else { return Ok(unweighed) };
     let limits = known.map_or(Limits::UNKNOWN, |model| model.limits);
-    let estimate = bounds::estimate(asked.body, Some(asked.max_tokens), &limits, None)?;
+    let estimate = extent.estimate(asked.max_tokens, &limits);
     let mut bounds = estimate.bounds;
     let unbounded = unbounded(&estimate, asked.model);
     judge(covering, unbounded.as_deref(), price.is_some(), asked.model)?;
     if bounds.input_tokens == u64::MAX {
-        bounds.input_tokens = asked.body.len() as u64;
+        bounds.input_tokens = asked.body_bytes as u64;
     }
     let nano_usd = price.map_or(0, |price| price::most_nano_usd(&bounds, &price));
     let amounts = Amounts { requests: 1, tokens: bounds.total_tokens(), nano_usd };
@@ -91,10 +89,12 @@ fn most(a: &Amounts, b: &Amounts) -> Amounts {
     }
 }
 
-/// Whether an owner's limits must know how much a request uses.
-fn weighs(covering: &Covering<'_>) -> bool {
-    covering.budgets.iter().any(|budget| budget.unit != Unit::Requests)
-        || covering.rates.iter().any(|rate| rate.unit != Unit::Requests)
+/// Whether limits must know how much a request uses.
+pub(super) fn weighs(covering: &[Covering<'_>]) -> bool {
+    covering.iter().any(|Covering { budgets, rates, .. }| {
+        let units = budgets.iter().map(|budget| budget.unit).chain(rates.iter().map(|rate| rate.unit));
+        units.into_iter().any(|unit| unit != Unit::Requests)
+    })
 }
 
 /// Why nobody can bound it, if so.

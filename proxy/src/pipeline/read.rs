@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use la_core::budget::Limits;
-use la_dialects::anthropic::bounds::BoundsError;
+use la_dialects::anthropic::bounds::{self, Extent};
 use la_dialects::anthropic::session;
-use la_dialects::facts::{self, Facts};
+use la_dialects::facts::{self, Facts, FactsError};
 
 use crate::clock;
 use crate::config::live::ModelName;
@@ -41,6 +41,8 @@ pub(super) struct Content<'a> {
     pub(super) body: &'a [u8],
     /// Nothing for a request without a body.
     facts: Option<Facts<'a>>,
+    /// How much it holds, where a limit asks for that.
+    extent: Option<Extent<'a>>,
     /// The session that it belongs to.
     pub(super) session: Option<Cow<'a, str>>,
 }
@@ -48,8 +50,10 @@ pub(super) struct Content<'a> {
 /// What a request for a message asks for.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    /// All of it.
-    pub(super) body: &'a [u8],
+    /// How many bytes it is in all.
+    pub(super) body_bytes: usize,
+    /// How much it holds, where a limit asks for that.
+    pub(super) extent: Option<&'a Extent<'a>>,
     /// The model.
     pub(super) model: &'a str,
     /// Most output tokens.
@@ -59,30 +63,36 @@ pub(super) struct Asked<'a> {
 }
 
 impl Body {
-    /// Scans it, given its head.
+    /// Scans it, given its head, and takes its extent if that is asked for.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn content<'a>(&'a self, head: &'a RequestHead) -> Result<Content<'a>, Refusal> {
+    pub(super) fn content<'a>(&'a self, head: &'a RequestHead, weighs: bool) -> Result<Content<'a>, Refusal> {
         let body = self.gathered.as_deref().unwrap_or(head.behind());
-        let facts = facts::scan(body)?;
+        let (facts, extent) = if weighs {
+            let (facts, extent) = bounds::scan(body)?;
+            (facts, Some(extent))
+        } else {
+            (facts::scan(body)?, None)
+        };
         let session = session::session(head.fields(), &facts);
-        Ok(Content { body, facts: Some(facts), session })
+        Ok(Content { body, facts: Some(facts), extent, session })
     }
 }
 
 impl<'a> Content<'a> {
     /// What a request without a body says.
-    pub(super) const NONE: Self = Self { body: b"", facts: None, session: None };
+    pub(super) const NONE: Self = Self { body: b"", facts: None, extent: None, session: None };
 
     /// What a message asks for, of a caller who may ask for so much output.
-    pub(super) fn message(&self, limits: &Limits) -> Result<Asked<'a>, Refusal> {
+    pub(super) fn message(&'a self, limits: &Limits) -> Result<Asked<'a>, Refusal> {
         let facts = self.facts.as_ref();
-        let max_tokens = facts.and_then(|facts| facts.max_tokens).ok_or(BoundsError::NoMaxTokens)?;
+        let max_tokens = facts.and_then(|facts| facts.max_tokens).ok_or(FactsError::NoMaxTokens)?;
         if let Some(most) = limits.max_output_tokens.filter(|most| max_tokens > *most) {
             return Err(Refusal::OutputTooLarge { asked: max_tokens, most });
         }
-        Ok(Asked { body: self.body, model: self.model(), max_tokens, is_stream: self.is_stream() })
+        let (body_bytes, extent) = (self.body.len(), self.extent.as_ref());
+        Ok(Asked { body_bytes, extent, model: self.model(), max_tokens, is_stream: self.is_stream() })
     }
 
     /// Whether the answer is to be a stream.

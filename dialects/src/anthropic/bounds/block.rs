@@ -2,19 +2,40 @@
 
 use la_core::price::Caching;
 
-use super::walk::Walk;
-use super::{BoundsError, FORMAT_TOKENS, Found, Unbounded, caching, has, name};
+use super::{FORMAT_TOKENS, Found, Unbounded, caching, elements, has, name};
+use crate::facts::FactsError;
+use crate::facts::cursor::{Cursor, usual_key};
 
 /// Deepest nesting of content: an image in a document in a tool's result.
 const MAX_LEVEL: u32 = 3;
 
-/// Reads a `content` or `system`: a text, or blocks.
-pub(super) fn content<'a>(walk: &mut Walk<'a>, found: &mut Found<'a>, level: u32) -> Result<(), BoundsError> {
+/// Reads a `content` or `system`: a text, or blocks. `outer` arrays and objects are open around it, `level` of which
+/// are contents.
+#[inline(always)]
+pub(super) fn content<'a>(
+    cursor: &mut Cursor<'a>,
+    found: &mut Found<'a>,
+    level: u32,
+    outer: u32,
+) -> Result<(), FactsError> {
+    if cursor.peek() == Some(b'[') {
+        blocks(cursor, found, level, outer)
+    } else {
+        Ok(cursor.skip_value(outer)?)
+    }
+}
+
+fn blocks<'a>(
+    cursor: &mut Cursor<'a>,
+    found: &mut Found<'a>,
+    level: u32,
+    outer: u32,
+) -> Result<(), FactsError> {
     if level >= MAX_LEVEL {
         found.unbound(Unbounded::Ambiguous);
-        return walk.skip();
+        return Ok(cursor.skip_value(outer)?);
     }
-    walk.elements(|walk| block(walk, found, level))
+    elements(cursor, outer, |cursor| block(cursor, found, level, outer + 1))
 }
 
 /// What the members of a block say, in whatever order they come.
@@ -38,9 +59,14 @@ struct Source<'a> {
     is_ambiguous: bool,
 }
 
-fn block<'a>(walk: &mut Walk<'a>, found: &mut Found<'a>, level: u32) -> Result<(), BoundsError> {
-    if !walk.take(b'{') {
-        return walk.skip();
+fn block<'a>(
+    cursor: &mut Cursor<'a>,
+    found: &mut Found<'a>,
+    level: u32,
+    outer: u32,
+) -> Result<(), FactsError> {
+    if !cursor.take(b'{') {
+        return Ok(cursor.skip_value(outer)?);
     }
     let mut block = Block {
         kind: None,
@@ -51,27 +77,36 @@ fn block<'a>(walk: &mut Walk<'a>, found: &mut Found<'a>, level: u32) -> Result<(
         has_definition: false,
         is_ambiguous: false,
     };
-    walk.members(|walk, key| block.read(walk, key, level))?;
+    cursor.usual_members(
+        |cursor| usual_key!(cursor, "type", "text"),
+        |cursor, key| block.read(cursor, key, level, outer + 1),
+    )?;
     block.judge(found);
     Ok(())
 }
 
 impl<'a> Block<'a> {
-    fn read(&mut self, walk: &mut Walk<'a>, key: &[u8], level: u32) -> Result<(), BoundsError> {
+    fn read(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        key: &[u8],
+        level: u32,
+        outer: u32,
+    ) -> Result<(), FactsError> {
         match key {
-            b"type" => self.is_ambiguous |= !once(&mut self.kind, kind(walk)?),
+            b"type" => self.is_ambiguous |= !once(&mut self.kind, kind(cursor, outer)?),
             b"source" => {
-                let source = source(walk, level)?;
+                let source = source(cursor, level, outer)?;
                 self.is_ambiguous |= source.is_ambiguous | self.source.replace(source).is_some();
             }
-            b"content" => content(walk, &mut self.inside, level + 1)?,
-            b"cache_control" => self.caching = self.caching.max(caching(walk.value()?)),
-            b"citations" => self.has_citations |= walk.value()? != b"null",
+            b"content" => content(cursor, &mut self.inside, level + 1, outer)?,
+            b"cache_control" => self.caching = self.caching.max(caching(cursor.value(outer)?)),
+            b"citations" => self.has_citations |= cursor.value(outer)? != b"null",
             b"tool" | b"tool_changes" => {
-                let value = walk.value()?;
+                let value = cursor.value(outer)?;
                 self.has_definition |= has(value, b"definition") || has(value, b"\\");
             }
-            _ => walk.skip()?,
+            _ => cursor.skip_value(outer)?,
         }
         Ok(())
     }
@@ -119,22 +154,22 @@ impl<'a> Block<'a> {
 }
 
 /// Reads the value of a `source`. That of a search result is a text.
-fn source<'a>(walk: &mut Walk<'a>, level: u32) -> Result<Source<'a>, BoundsError> {
+fn source<'a>(cursor: &mut Cursor<'a>, level: u32, outer: u32) -> Result<Source<'a>, FactsError> {
     let mut source = Source { kind: None, data_bytes: 0, inside: Found::inside(), is_ambiguous: false };
-    if !walk.take(b'{') {
-        walk.skip()?;
+    if !cursor.take(b'{') {
+        cursor.skip_value(outer)?;
         return Ok(source);
     }
-    let mut has_data = false;
-    walk.members(|walk, key| -> Result<(), BoundsError> {
+    let (mut has_data, inner) = (false, outer + 1);
+    cursor.members(|cursor, key| -> Result<(), FactsError> {
         match key {
-            b"type" => source.is_ambiguous |= !once(&mut source.kind, kind(walk)?),
+            b"type" => source.is_ambiguous |= !once(&mut source.kind, kind(cursor, inner)?),
             b"data" => {
-                source.data_bytes = walk.value()?.len();
+                source.data_bytes = cursor.value(inner)?.len();
                 source.is_ambiguous |= std::mem::replace(&mut has_data, true);
             }
-            b"content" => content(walk, &mut source.inside, level + 1)?,
-            _ => walk.skip()?,
+            b"content" => content(cursor, &mut source.inside, level + 1, inner)?,
+            _ => cursor.skip_value(inner)?,
         }
         Ok(())
     })?;
@@ -167,8 +202,8 @@ impl<'a> Source<'a> {
 }
 
 /// Reads the value of a `type`: a text as written, which matches nothing known if it has escapes.
-pub(super) fn kind<'a>(walk: &mut Walk<'a>) -> Result<&'a [u8], BoundsError> {
-    let value = walk.value()?;
+pub(super) fn kind<'a>(cursor: &mut Cursor<'a>, outer: u32) -> Result<&'a [u8], FactsError> {
+    let value = cursor.value(outer)?;
     Ok(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
 }
 

@@ -7,8 +7,14 @@ use super::*;
 
 const LIMITS: Limits = Limits { context_window: 1_000_000, max_output_tokens: 128_000, image_tokens: 4784 };
 
+const ANY: &str = r#"{"model":"m"}"#;
+
 fn estimate_of(body: &str) -> Estimate<'_> {
-    estimate(body.as_bytes(), Some(1024), &LIMITS, None).unwrap()
+    extent(body).estimate(1024, &LIMITS)
+}
+
+fn extent(body: &str) -> Extent<'_> {
+    scan(body.as_bytes()).unwrap().1
 }
 
 /// A request of one user message with these blocks.
@@ -31,25 +37,15 @@ fn bytes(body: &str) -> u64 {
 }
 
 #[test]
-fn output_is_the_least_of_what_is_asked_allowed_and_possible() {
-    for (asked, ceiling, expected, what) in [
-        (1024, None, 1024, "asked"),
-        (1024, Some(4096), 1024, "a ceiling above"),
-        (1024, Some(100), 100, "a ceiling below"),
-        (100_000_000, None, 128_000, "more than the model gives"),
-        (100_000_000, Some(64_000), 64_000, "a ceiling below the model's"),
-        (0, None, 0, "only to fill a cache"),
+fn output_is_the_least_of_what_is_asked_and_possible() {
+    for (asked, expected, what) in [
+        (1024, 1024, "asked"),
+        (100_000_000, 128_000, "more than the model gives"),
+        (0, 0, "only to fill a cache"),
     ] {
-        let bounds = estimate(b"{}", Some(asked), &LIMITS, ceiling).unwrap().bounds;
+        let bounds = extent(ANY).estimate(asked, &LIMITS).bounds;
         assert_eq!(bounds.output_tokens, expected, "{what}");
     }
-}
-
-#[test]
-fn a_request_without_max_tokens_is_refused_with_a_remedy() {
-    let error = estimate(b"{}", None, &LIMITS, None).unwrap_err();
-    assert_eq!(error, BoundsError::NoMaxTokens);
-    assert!(error.to_string().contains("`max_tokens` is missing; give"), "{error}");
 }
 
 #[test]
@@ -88,7 +84,7 @@ fn text_counts_a_token_for_each_byte_of_the_body() {
         with_members(
             r#""context_management":{"edits":[{"type":"clear_tool_uses_20250919"}]},"service_tier":"auto""#,
         ),
-        " { } ".to_owned(),
+        r#" { "model" : "m" } "#.to_owned(),
     ] {
         let estimate = estimate_of(&body);
         assert_eq!((estimate.bounds.input_tokens, estimate.unbounded), (bytes(&body), None), "{body}");
@@ -165,11 +161,11 @@ fn what_cannot_be_measured_counts_as_a_context_window() {
 #[test]
 fn without_the_models_limits_text_is_bounded_and_pages_are_not() {
     let text = with_blocks(r#"{"type":"text","text":"a"}"#);
-    let bounds = estimate(text.as_bytes(), Some(1024), &Limits::UNKNOWN, None).unwrap().bounds;
+    let bounds = extent(&text).estimate(1024, &Limits::UNKNOWN).bounds;
     assert_eq!((bounds.input_tokens, bounds.output_tokens), (bytes(&text), 1024));
     for block in [image("AAAA"), r#"{"type":"document","source":{"type":"url","url":"u"}}"#.to_owned()] {
         let body = with_blocks(&block);
-        let bounds = estimate(body.as_bytes(), Some(1024), &Limits::UNKNOWN, None).unwrap().bounds;
+        let bounds = extent(&body).estimate(1024, &Limits::UNKNOWN).bounds;
         assert_eq!(bounds.total_tokens(), u64::MAX, "{body}");
     }
 }
@@ -200,7 +196,7 @@ fn tools_count_their_bytes_and_what_the_vendor_adds() {
 fn every_reference_to_a_tool_brings_in_its_definition() {
     let long = format!(r#"{{"name":"a","description":"{}","input_schema":{{}}}}"#, "x".repeat(500));
     let body = format!(
-        r#"{{"messages":[{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t","content":[
+        r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"t","content":[
             {{"type":"tool_reference","tool_name":"a"}},{{"type":"tool_reference","tool_name":"a"}}]}}]}}],
             "tools":[{long},{{"name":"b","input_schema":{{}}}}]}}"#
     );
@@ -280,7 +276,7 @@ fn what_nobody_can_bound_is_named() {
 #[test]
 fn content_that_nests_deeper_than_any_documented_is_not_bounded() {
     let mut block = r#"{"type":"text","text":"a"}"#.to_owned();
-    for level in 1..200 {
+    for level in 1..60 {
         block = format!(r#"{{"type":"tool_result","tool_use_id":"t","content":[{block}]}}"#);
         let body = with_blocks(&block);
         assert_eq!(estimate_of(&body).unbounded.is_some(), level > 2, "{level} levels");
@@ -295,8 +291,8 @@ fn keys_that_could_pass_as_others_are_refused() {
         with_blocks(r#"{"type":"image","source":{"typ\u0065":"url"}}"#),
         with_members(r#""tools":[{"typ\u0065":"web_search_20260318"}]"#),
     ] {
-        let error = estimate(body.as_bytes(), Some(1), &LIMITS, None).unwrap_err();
-        assert!(matches!(error, BoundsError::EscapedKey { .. }), "{body}: {error}");
+        let error = scan(body.as_bytes()).unwrap_err();
+        assert!(matches!(error, FactsError::EscapedKey { .. }), "{body}: {error}");
     }
 }
 
@@ -445,25 +441,55 @@ proptest! {
     }
 
     #[test]
-    fn a_piece_less_or_more_is_bounded_or_refused_but_never_a_panic(
+    fn a_piece_less_or_more_is_bounded_or_refused_as_without_its_extent(
         (request, _) in any_request(), at in any::<prop::sample::Index>(), with in any::<[u8; 2]>(),
         take in 0..3_usize,
     ) {
         let mut body = request.to_string().into_bytes();
         let from = at.index(body.len());
         body.splice(from..(from + take).min(body.len()), with);
-        if let Ok(estimate) = estimate(&body, Some(1), &LIMITS, None) {
-            prop_assert!(estimate.bounds.input_tokens <= LIMITS.context_window);
+        same_as_without_extent(&body)?;
+        if let Ok((_, extent)) = scan(&body) {
+            prop_assert!(extent.estimate(1, &LIMITS).bounds.input_tokens <= LIMITS.context_window);
         }
     }
 
     #[test]
-    fn arbitrary_bytes_are_never_a_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
-        let _ = estimate(&body, Some(1), &LIMITS, Some(1));
+    fn what_is_accepted_and_found_does_not_depend_on_whether_the_extent_is_taken(
+        text in "[\\[\\]{}:,\"a-c\\\\ 1u]{0,64}",
+        key in prop_oneof![Just("messages"), Just("system"), Just("tools"), Just("speed"), Just("x")],
+        (open, close) in prop_oneof![
+            Just(("", "")), Just(("[", "]")), Just((r#"[{"content":"#, "}]")), Just((r#"[{"source":{"data":"#, "}}]")),
+        ],
+    ) {
+        same_as_without_extent(text.as_bytes())?;
+        same_as_without_extent(format!(r#"{{"{key}":{open}{text}{close},"model":"m"}}"#).as_bytes())?;
     }
 
     #[test]
-    fn arbitrary_json_is_never_a_panic(body in "[\\[\\]{}:,\"a-c\\\\ 1u]{0,64}") {
-        let _ = estimate(body.as_bytes(), Some(1), &LIMITS, Some(1));
+    fn nesting_is_accepted_to_the_same_depth_wherever_it_stands(
+        depth in 110..130_usize,
+        (open, close) in prop_oneof![
+            Just((r#""messages":"#, "")), Just((r#""messages":["#, "]")), Just((r#""messages":[{"role":"#, "}]")),
+            Just((r#""messages":[{"content":"#, "}]")), Just((r#""messages":[{"content":["#, "]}]")),
+            Just((r#""messages":[{"content":[{"text":"#, "}]}]")),
+            Just((r#""messages":[{"content":[{"source":{"x":"#, "}}]}]")),
+            Just((r#""system":[{"content":[{"source":{"content":[{"x":"#, "}]}}]}]")),
+            Just((r#""system":[{"content":[{"content":[{"content":"#, "}]}]}]")),
+            Just((r#""tools":"#, "")), Just((r#""tools":["#, "]")), Just((r#""tools":[{"type":"#, "}]")),
+            Just((r#""x":"#, "")),
+        ],
+    ) {
+        let (left, right) = ("[".repeat(depth), "]".repeat(depth));
+        same_as_without_extent(format!(r#"{{{open}{left}{right}{close},"model":"m"}}"#).as_bytes())?;
     }
+}
+
+/// Asserts that the facts, or what is wrong, are those of [`facts::scan`], but for keys that are read only here.
+fn same_as_without_extent(body: &[u8]) -> Result<(), TestCaseError> {
+    let (with, without) = (scan(body).map(|(facts, _)| facts), facts::scan(body));
+    if !matches!(with, Err(FactsError::EscapedKey { .. })) {
+        prop_assert_eq!(with, without, "{}", String::from_utf8_lossy(body));
+    }
+    Ok(())
 }

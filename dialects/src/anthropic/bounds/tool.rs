@@ -1,8 +1,9 @@
 //! Tool definitions: what the vendor adds for them, and which of them it runs.
 
 use super::block::{kind, once};
-use super::walk::Walk;
-use super::{BoundsError, Found, TOOL_PROMPT_TOKENS, Unbounded, caching, name};
+use super::{Found, TOOL_PROMPT_TOKENS, Unbounded, caching, elements, name};
+use crate::facts::FactsError;
+use crate::facts::cursor::{Cursor, usual_key};
 
 /// What stands around each definition in the prompt, beyond what its JSON comes to.
 const AROUND_TOKENS: u64 = 32;
@@ -29,34 +30,44 @@ const CLIENT_TOOLS: [(&[u8], u64); 14] = [
     (b"browser_toolset_20260801", 10_000),
 ];
 
+/// Levels that are open around the members of a tool.
+const IN_TOOL: u32 = 3;
+
 /// Reads the value of `tools`.
-pub(super) fn tools<'a>(walk: &mut Walk<'a>, found: &mut Found<'a>) -> Result<(), BoundsError> {
+pub(super) fn tools<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), FactsError> {
     let mut any = false;
-    walk.elements(|walk| {
+    elements(cursor, 1, |cursor| {
         any = true;
-        tool(walk, found)
+        tool(cursor, found)
     })?;
     found.added_tokens += if any { TOOL_PROMPT_TOKENS } else { 0 };
     Ok(())
 }
 
-fn tool<'a>(walk: &mut Walk<'a>, found: &mut Found<'a>) -> Result<(), BoundsError> {
-    let definition = walk.value()?;
-    found.longest_tool = found.longest_tool.max(definition.len());
-    let mut walk = Walk::new(definition);
-    if !walk.take(b'{') {
+fn tool<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), FactsError> {
+    let from = cursor.at();
+    if !cursor.take(b'{') {
+        cursor.skip_value(IN_TOOL - 1)?;
+        found.longest_tool = found.longest_tool.max(cursor.at() - from);
         return Ok(());
     }
     let mut of_type = None;
-    walk.members(|walk, key| -> Result<(), BoundsError> {
-        match key {
-            b"type" if once(&mut of_type, kind(walk)?) => {}
-            b"type" => found.unbound(Unbounded::Ambiguous),
-            b"cache_control" => found.cache(caching(walk.value()?)),
-            _ => walk.skip()?,
-        }
-        Ok(())
-    })?;
+    cursor.usual_members(
+        |cursor| usual_key!(cursor, "name", "description", "input_schema"),
+        |cursor, key| -> Result<(), FactsError> {
+            if key == b"type" {
+                if !once(&mut of_type, kind(cursor, IN_TOOL)?) {
+                    found.unbound(Unbounded::Ambiguous);
+                }
+            } else if key == b"cache_control" {
+                found.cache(caching(cursor.value(IN_TOOL)?));
+            } else {
+                cursor.skip_value(IN_TOOL)?;
+            }
+            Ok(())
+        },
+    )?;
+    found.longest_tool = found.longest_tool.max(cursor.at() - from);
     let of_type = of_type.unwrap_or(b"custom");
     match CLIENT_TOOLS.iter().find(|(known, _)| *known == of_type) {
         Some((_, added)) => found.added_tokens += added + AROUND_TOKENS,
