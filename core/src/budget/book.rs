@@ -335,7 +335,11 @@ impl Book {
         let Some(hold) = self.holds.get(at as usize) else { return };
         for (index, part) in hold.parts.iter().enumerate() {
             let Some(meter) = self.meters.get_mut(part.meter) else { continue };
-            let charged = spent.map_or(0, |spent| hold.share(index, spent.of(meter.unit)));
+            let charged = match spent.map(|spent| spent.of(meter.unit)) {
+                Some(spent) if hold.is_raised => share(&hold.parts, index, spent),
+                Some(spent) => spent,
+                None => 0,
+            };
             meter.end(part.start_ms, part.amount, charged);
             if charged > part.amount && meter.wants_cover() {
                 self.queue.push(part.meter);
@@ -476,18 +480,16 @@ impl Spent {
     }
 }
 
-impl Hold {
-    /// What of `spent` falls on one part: a meter's parts are filled in the order they were taken, and the last
-    /// takes what is left.
-    fn share(&self, index: usize, spent: u64) -> u64 {
-        let Some(part) = self.parts.get(index).filter(|_| self.is_raised) else { return spent };
-        let of_meter = |other: &&Taken| other.meter == part.meter;
-        let earlier = self.parts.iter().take(index).filter(of_meter);
-        let left = earlier.fold(spent, |left, part| left.saturating_sub(part.amount));
-        if self.parts.iter().skip(index + 1).any(|other| other.meter == part.meter) {
-            left.min(part.amount)
-        } else {
-            left
-        }
+/// What of `spent` falls on one of `parts`: a meter's parts are filled in the order they were taken, and the last
+/// takes what is left.
+fn share(parts: &[Taken], index: usize, spent: u64) -> u64 {
+    let Some(part) = parts.get(index) else { return spent };
+    let of_meter = |other: &&Taken| other.meter == part.meter;
+    let earlier = parts.iter().take(index).filter(of_meter);
+    let left = earlier.fold(spent, |left, part| left.saturating_sub(part.amount));
+    if parts.iter().skip(index + 1).any(|other| other.meter == part.meter) {
+        left.min(part.amount)
+    } else {
+        left
     }
 }

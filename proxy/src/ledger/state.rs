@@ -155,21 +155,11 @@ impl State {
         if let Some(spent) = spent {
             self.log_charge(hold, spent, told);
         }
-        let (book, batch) = (&self.book, &mut self.unwritten);
-        let amounts = spent.map(|spent| &spent.amounts);
-        if let (Some(segment), None) = (&self.segment, &self.trouble) {
-            let number = segment.number();
-            for taken in book.held(hold) {
-                name(book, batch, &mut self.named, number, taken.meter);
-            }
-            let named = &self.named;
-            let period_of = |place| named.get(place as usize).map_or(u64::MAX, |(_, start_ms)| *start_ms);
-            let endings = book.ending(hold, amounts);
-            match (spent, book.caller(hold)) {
-                (Some(spent), Some(caller)) => {
-                    batch.settle((hold.number(), caller), spent, endings, period_of);
-                }
-                _ => batch.release(hold.number(), endings, period_of),
+        let is_recorded = self.segment.is_some() && self.trouble.is_none();
+        if is_recorded && self.book.reserved(hold).is_some() {
+            match spent {
+                Some(spent) => self.unwritten.settle(hold.number(), spent),
+                None => self.unwritten.release(hold.number()),
             }
         }
         let settled = match spent {
@@ -291,22 +281,20 @@ impl State {
     fn record_taken(&mut self, hold: HoldId, cover: &Cover, amounts: &Amounts) {
         let (Some(segment), None) = (&self.segment, &self.trouble) else { return };
         let (book, batch, number) = (&self.book, &mut self.unwritten, segment.number());
-        for taken in book.taken(cover, amounts) {
-            name(book, batch, &mut self.named, number, taken.meter);
+        for (meter, _) in book.taken(cover, amounts) {
+            name(book, batch, &mut self.named, number, meter);
         }
         batch.reserve(hold.number(), book.taken(cover, amounts));
     }
 
     /// Numbers the charge, and tells it to the log.
     fn log_charge(&mut self, hold: HoldId, spent: &Spent, told: Option<&Told>) {
-        let reserved = self.book.reserved(hold).copied().filter(|_| self.book.caller(hold).is_some());
-        // What has no caller is no charge to the journal either.
-        let Some(reserved) = reserved else { return };
+        let Some(reserved) = self.book.reserved(hold).copied() else { return };
         self.entries += 1;
         let Some(log) = &mut self.log else { return };
         let mut owners = self.book.owners_of(hold);
         let Some(subject) = owners.next() else { return };
-        let parts = self.book.ending(hold, Some(&spent.amounts));
+        let parts = self.book.ending(self.book.held(hold), Some(&spent.amounts));
         let charge = Charge {
             number: self.entries,
             time_ms: told.map_or_else(|| self.book.latest_ms(), |told| told.time_ms),

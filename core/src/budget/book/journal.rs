@@ -1,6 +1,6 @@
 //! What a journal writes down of a book, and how a book is made of a journal again.
 
-use super::{Amounts, Book, Cover, HoldId, Spent};
+use super::{Amounts, Book, Cover, HoldId, Spent, share};
 use crate::amount::Unit;
 use crate::budget::{SavedMeter, SavedPart, Window};
 use crate::id::Subject;
@@ -55,11 +55,6 @@ impl Book {
         seats.iter().filter_map(|seat| self.owners.get(*seat)).map(|owner| &owner.subject)
     }
 
-    /// Whether what was taken then may still count.
-    pub fn still_counts(&self, taken: &Taken) -> bool {
-        self.meters.get(taken.meter).is_some_and(|meter| meter.counts(taken.start_ms))
-    }
-
     /// A part with the names of its meter. Nothing for a place without one.
     pub fn named(&self, ended: &Ended) -> Option<SavedPart> {
         let Ended { taken: Taken { meter, start_ms, amount }, charged } = *ended;
@@ -68,29 +63,20 @@ impl Book {
         Some(SavedPart { owner, unit, window, start_ms, reserved: amount, charged })
     }
 
-    /// What `amounts` have just taken under `cover`.
-    pub fn taken(&self, cover: &Cover, amounts: &Amounts) -> impl Iterator<Item = Taken> {
-        cover.lines.iter().filter_map(|line| {
-            let (start_ms, amount) = (self.meters.get(line.meter)?.start_ms(), amounts.of(line.unit));
-            (amount > 0).then_some(Taken { meter: line.meter, start_ms, amount })
-        })
+    /// What `amounts` take of every meter under `cover`, the caller's requests first.
+    pub fn taken(&self, cover: &Cover, amounts: &Amounts) -> impl Iterator<Item = (u32, u64)> {
+        cover.lines.iter().map(|line| (line.meter, amounts.of(line.unit)))
     }
 
-    /// What ending a hold, charged as `spent` or not at all, will do to meters that still count it.
-    pub fn ending(&self, hold: HoldId, spent: Option<&Amounts>) -> impl Iterator<Item = Ended> {
-        let hold = self.open_hold(hold);
-        let parts = hold.map_or(&[][..], |hold| &hold.parts);
+    /// What ending a request that has taken `parts`, charged as `spent` or not at all, will do to meters that still
+    /// count it.
+    pub fn ending(&self, parts: &[Taken], spent: Option<&Amounts>) -> impl Iterator<Item = Ended> {
         parts.iter().enumerate().filter_map(move |(index, part)| {
             let meter = self.meters.get(part.meter)?;
-            let charged = spent.zip(hold).map_or(0, |(spent, hold)| hold.share(index, spent.of(meter.unit)));
+            let charged = spent.map_or(0, |spent| share(parts, index, spent.of(meter.unit)));
             let counts = meter.counts(part.start_ms) && part.amount.max(charged) > 0;
             counts.then_some(Ended { taken: *part, charged })
         })
-    }
-
-    /// The caller of an open hold, by the place of the meter that counts all of its requests.
-    pub fn caller(&self, hold: HoldId) -> Option<u32> {
-        self.held(hold).first().map(|part| part.meter)
     }
 
     /// When the period began that a meter is in; never for a place without one.

@@ -8,7 +8,7 @@
 
 use crc32c::{crc32c, crc32c_append};
 use la_core::amount::{Amounts, Unit};
-use la_core::budget::{Ended, Spent, Taken, Window};
+use la_core::budget::{Spent, Taken, Window};
 use la_core::id::Subject;
 use la_core::usage::Usage;
 
@@ -31,10 +31,12 @@ pub(super) enum Record {
     Meter { place: u32, unit: Unit, window: Window, subject: Subject },
     /// The meter is in the period that begins then.
     Period { place: u32, start_ms: u64 },
-    /// A request has taken these amounts of these meters, besides what it has taken before.
+    /// A request has taken these amounts of these meters, its caller's requests first, besides what it has taken
+    /// before.
     Reserve { hold: u32, taken: Vec<(u32, u64)> },
-    /// A request is settled or, when nothing was spent, released.
-    End { hold: u32, spent: Option<(u32, Spent)>, ended: Vec<Ended> },
+    /// A request is settled or, when nothing was spent, released. What that does to its meters follows from what it
+    /// has taken of them.
+    End { hold: u32, spent: Option<Spent> },
     /// The requests that are open are named next. Takes nothing.
     Holds,
     /// A request that is open has taken this.
@@ -103,12 +105,12 @@ impl Batch {
     }
 
     /// `hold` is what the request is called while it is open.
-    pub(in crate::ledger) fn reserve(&mut self, hold: u32, taken: impl Iterator<Item = Taken>) {
+    pub(in crate::ledger) fn reserve(&mut self, hold: u32, taken: impl Iterator<Item = (u32, u64)>) {
         self.begin(RESERVE);
         self.number(hold.into());
-        for taken in taken {
-            self.number(taken.meter.into());
-            self.number(taken.amount);
+        for (meter, amount) in taken {
+            self.number(meter.into());
+            self.number(amount);
         }
         self.end();
     }
@@ -122,56 +124,32 @@ impl Batch {
     pub(in crate::ledger) fn hold(&mut self, hold: u32, taken: &[Taken], period_of: impl Fn(u32) -> u64) {
         self.begin(HOLD);
         self.number(hold.into());
-        self.ended(taken.iter().map(|taken| Ended { taken: *taken, charged: 0 }), period_of, false);
+        for Taken { meter, start_ms, amount } in taken {
+            self.number((*meter).into());
+            self.number(period_of(*meter).saturating_sub(*start_ms));
+            self.number(*amount);
+        }
         self.end();
     }
 
-    /// `period_of` gives the beginning of the period that a meter is in.
-    pub(in crate::ledger) fn settle(
-        &mut self,
-        (hold, caller): (u32, u32),
-        spent: &Spent,
-        ended: impl Iterator<Item = Ended>,
-        period_of: impl Fn(u32) -> u64,
-    ) {
+    pub(in crate::ledger) fn settle(&mut self, hold: u32, spent: &Spent) {
+        let Amounts { requests, tokens, nano_usd } = spent.amounts;
         let Usage { input_tokens, cache_write_tokens, cache_read_tokens, output_tokens } = spent.tokens;
         self.begin(SETTLE);
         self.number(hold.into());
-        self.number(caller.into());
+        for count in [requests, tokens, nano_usd] {
+            self.number(count);
+        }
         for count in [input_tokens, cache_write_tokens, cache_read_tokens, output_tokens] {
             self.number(count);
         }
-        self.number(spent.amounts.nano_usd);
-        self.ended(ended, period_of, true);
         self.end();
     }
 
-    pub(in crate::ledger) fn release(
-        &mut self,
-        hold: u32,
-        ended: impl Iterator<Item = Ended>,
-        period_of: impl Fn(u32) -> u64,
-    ) {
+    pub(in crate::ledger) fn release(&mut self, hold: u32) {
         self.begin(RELEASE);
         self.number(hold.into());
-        self.ended(ended, period_of, false);
         self.end();
-    }
-
-    fn ended(
-        &mut self,
-        ended: impl Iterator<Item = Ended>,
-        period_of: impl Fn(u32) -> u64,
-        is_charged: bool,
-    ) {
-        for Ended { taken: Taken { meter, start_ms, amount }, charged } in ended {
-            self.number(meter.into());
-            self.number(period_of(meter).saturating_sub(start_ms));
-            self.number(amount);
-            if is_charged {
-                self.number(charged);
-            }
-        }
     }
 
     fn begin(&mut self, kind: u8) {
@@ -262,41 +240,35 @@ fn parse(payload: &[u8], period_of: impl Fn(u32) -> u64) -> Option<Record> {
             Some(Record::Reserve { hold, taken })
         }
         SETTLE => {
-            let (hold, caller) = (place(bytes)?, place(bytes)?);
+            let hold = place(bytes)?;
+            let amounts =
+                Amounts { requests: number(bytes)?, tokens: number(bytes)?, nano_usd: number(bytes)? };
             let tokens = Usage {
                 input_tokens: number(bytes)?,
                 cache_write_tokens: number(bytes)?,
                 cache_read_tokens: number(bytes)?,
                 output_tokens: number(bytes)?,
             };
-            let amounts = Amounts { nano_usd: number(bytes)?, ..Amounts::default() };
-            let spent = Some((caller, Spent { amounts, tokens }));
-            Some(Record::End { hold, spent, ended: ended(bytes, period_of, true)? })
+            let record = Record::End { hold, spent: Some(Spent { amounts, tokens }) };
+            bytes.is_empty().then_some(record)
         }
         RELEASE => {
-            let hold = place(bytes)?;
-            Some(Record::End { hold, spent: None, ended: ended(bytes, period_of, false)? })
+            let record = Record::End { hold: place(bytes)?, spent: None };
+            bytes.is_empty().then_some(record)
         }
         HOLDS => bytes.is_empty().then_some(Record::Holds),
         HOLD => {
             let hold = place(bytes)?;
-            let taken = ended(bytes, period_of, false)?.into_iter().map(|ended| ended.taken).collect();
+            let mut taken = Vec::new();
+            while !bytes.is_empty() {
+                let meter = place(bytes)?;
+                let start_ms = period_of(meter).checked_sub(number(bytes)?)?;
+                taken.push(Taken { meter, start_ms, amount: number(bytes)? });
+            }
             Some(Record::Hold { hold, taken })
         }
         _ => None,
     }
-}
-
-fn ended(bytes: &mut &[u8], period_of: impl Fn(u32) -> u64, is_charged: bool) -> Option<Vec<Ended>> {
-    let mut all = Vec::new();
-    while !bytes.is_empty() {
-        let meter = place(bytes)?;
-        let start_ms = period_of(meter).checked_sub(number(bytes)?)?;
-        let amount = number(bytes)?;
-        let charged = if is_charged { number(bytes)? } else { 0 };
-        all.push(Ended { taken: Taken { meter, start_ms, amount }, charged });
-    }
-    Some(all)
 }
 
 fn place(bytes: &mut &[u8]) -> Option<u32> {
@@ -345,7 +317,7 @@ mod tests {
             cache_read_tokens: u64::MAX,
             output_tokens: 300,
         };
-        Spent { tokens, amounts: Amounts { nano_usd: 7_000_000, ..Amounts::default() } }
+        Spent { tokens, amounts: Amounts { requests: 1, tokens: u64::MAX, nano_usd: 7_000_000 } }
     }
 
     fn taken(meter: u32, start_ms: u64, amount: u64) -> Taken {
@@ -360,11 +332,7 @@ mod tests {
     }
 
     fn settle() -> Vec<u8> {
-        let parts = [
-            Ended { taken: taken(1, START_MS, 1), charged: 1 },
-            Ended { taken: taken(2, START_MS - 500, u64::MAX), charged: 12 },
-        ];
-        batch(|batch| batch.settle((300, 1), &spent(), parts.into_iter(), |_| START_MS))
+        batch(|batch| batch.settle(300, &spent()))
     }
 
     #[test]
@@ -390,11 +358,6 @@ mod tests {
     fn every_record_reads_back_and_says_its_length() {
         let subject = Subject::try_from("p".repeat(Subject::MAX_CHARACTERS)).unwrap();
         let window: Window = "Day@America/Argentina/Buenos_Aires".parse().unwrap();
-        let ended = vec![
-            Ended { taken: taken(1, START_MS, 1), charged: 1 },
-            Ended { taken: taken(2, START_MS - 500, u64::MAX), charged: 12 },
-        ];
-        let released = vec![Ended { taken: taken(u32::MAX, START_MS, 9), charged: 0 }];
         let held = [taken(1, START_MS, 1), taken(2, START_MS - 7, 0)];
         let cases = [
             (
@@ -408,19 +371,16 @@ mod tests {
             ),
             (batch(|batch| batch.period(1, START_MS)), Record::Period { place: 1, start_ms: START_MS }),
             (
-                batch(|batch| batch.reserve(200, [taken(1, 0, 1), taken(300, 0, 200_000)].into_iter())),
+                batch(|batch| batch.reserve(200, [(1, 1), (300, 200_000)].into_iter())),
                 Record::Reserve { hold: 200, taken: vec![(1, 1), (300, 200_000)] },
             ),
-            (settle(), Record::End { hold: 300, spent: Some((1, spent())), ended }),
+            (settle(), Record::End { hold: 300, spent: Some(spent()) }),
             (batch(Batch::holds), Record::Holds),
             (
                 batch(|batch| batch.hold(3, &held, |_| START_MS)),
                 Record::Hold { hold: 3, taken: held.to_vec() },
             ),
-            (
-                batch(|batch| batch.release(3, released.clone().into_iter(), |_| START_MS)),
-                Record::End { hold: 3, spent: None, ended: released },
-            ),
+            (batch(|batch| batch.release(u32::MAX)), Record::End { hold: u32::MAX, spent: None }),
         ];
         for (mut bytes, record) in cases {
             let len = bytes.len();
@@ -450,11 +410,12 @@ mod tests {
     }
 
     #[test]
-    fn request_under_one_budget_takes_thirty_two_bytes() {
-        let reserve = batch(|batch| batch.reserve(9, [taken(1, 0, 1)].into_iter()));
+    fn request_under_four_budgets_takes_forty_nine_bytes() {
+        let amounts = Amounts { requests: 1, tokens: 40_000, nano_usd: 120_000_000 };
+        let parts = [1, amounts.tokens, amounts.nano_usd, amounts.nano_usd, 1];
+        let reserve = batch(|batch| batch.reserve(9, (0..).zip(parts)));
         let tokens = Usage { input_tokens: 30_000, output_tokens: 300, ..Usage::default() };
-        let part = Ended { taken: taken(1, 0, 1), charged: 1 };
-        let settle = batch(|batch| batch.settle((9, 1), &Spent::request(tokens), [part].into_iter(), |_| 0));
-        assert!(reserve.len() + settle.len() <= 32, "{} and {}", reserve.len(), settle.len());
+        let settle = batch(|batch| batch.settle(9, &Spent { amounts, tokens }));
+        assert_eq!((reserve.len(), settle.len()), (26, 23));
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn recover(setup: &Setup, head: &Head, kept: &Kept, now_ms: u64) -> R
         if nameless && tail == Tail::Kept {
             return Err(OpenError::Damaged {
                 file,
-                what: "it uses a place that it does not name".to_owned(),
+                what: "it uses a place or a request that it does not name".to_owned(),
             });
         }
     }
@@ -117,7 +117,7 @@ pub(super) fn nothing_there(dir: &Path) -> Result<Recovered, OpenError> {
 }
 
 impl Replay {
-    /// Nothing when the segment uses a meter that it has not named.
+    /// Nothing when the segment uses a meter or a request that it has not named.
     fn apply(&mut self, record: &Record) -> Option<()> {
         match record {
             Record::Meter { place, unit, window, subject } => {
@@ -128,18 +128,24 @@ impl Replay {
                 self.book.replay_period(*self.places.get(place)?, *start_ms);
             }
             Record::Reserve { hold, taken } => {
+                let held = self.open.entry(*hold).or_default();
                 for (place, amount) in taken {
                     let meter = *self.places.get(place)?;
                     self.book.replay_take(meter, *amount, self.now_ms);
                     let start_ms = self.book.period_of(meter);
-                    self.open.entry(*hold).or_default().push(Taken { meter, start_ms, amount: *amount });
+                    // As the book has it: what is taken again in the same period is one part with the first.
+                    match held.iter_mut().find(|part| (part.meter, part.start_ms) == (meter, start_ms)) {
+                        Some(part) => part.amount = part.amount.saturating_add(*amount),
+                        None => held.push(Taken { meter, start_ms, amount: *amount }),
+                    }
                 }
             }
-            Record::End { hold, spent, ended } => {
-                self.open.remove(hold);
-                let ended = self.placed(ended)?;
-                if let Some((caller, spent)) = spent {
-                    self.charge(*self.places.get(caller)?, Some(*spent), &ended)?;
+            Record::End { hold, spent } => {
+                let held = self.open.remove(hold)?;
+                let amounts = spent.as_ref().map(|spent| &spent.amounts);
+                let ended: Vec<_> = self.book.ending(&held, amounts).collect();
+                if let Some(spent) = spent {
+                    self.charge(held.first()?.meter, Some(*spent), &ended)?;
                 }
                 for ended in &ended {
                     self.book.replay_end(ended);
@@ -147,22 +153,12 @@ impl Replay {
             }
             Record::Holds => self.open.clear(),
             Record::Hold { hold, taken } => {
-                let held: Vec<_> =
-                    taken.iter().map(|taken| Ended { taken: *taken, charged: taken.amount }).collect();
-                let held = self.placed(&held)?.into_iter().map(|ended| ended.taken).collect();
-                self.open.insert(*hold, held);
+                let place = |taken: &Taken| Some(Taken { meter: *self.places.get(&taken.meter)?, ..*taken });
+                let held: Option<_> = taken.iter().map(place).collect();
+                self.open.insert(*hold, held?);
             }
         }
         Some(())
-    }
-
-    /// Parts with the places that their meters have in the book.
-    fn placed(&self, ended: &[Ended]) -> Option<Vec<Ended>> {
-        let place = |ended: &Ended| {
-            let meter = *self.places.get(&ended.taken.meter)?;
-            Some(Ended { taken: Taken { meter, ..ended.taken }, ..*ended })
-        };
-        ended.iter().map(place).collect()
     }
 
     /// Notes a charge; `spent` is nothing for a request that was open.
@@ -176,10 +172,12 @@ impl Replay {
     /// Notes the requests that were open when the process died. Each takes of its caller's requests first.
     fn charge_open(&mut self) {
         for held in std::mem::take(&mut self.open).into_values() {
-            let Some(caller) = held.first().map(|taken| taken.meter) else { continue };
-            let all = held.iter().map(|taken| Ended { taken: *taken, charged: taken.amount });
-            let counting: Vec<_> = all.filter(|ended| self.book.still_counts(&ended.taken)).collect();
-            self.charge(caller, None, &counting);
+            // A request that is free has taken nothing, and comes to nothing.
+            let Some(caller) = held.first().filter(|taken| taken.amount > 0) else { continue };
+            let ending = self.book.ending(&held, None);
+            let counting: Vec<_> =
+                ending.map(|ended| Ended { charged: ended.taken.amount, ..ended }).collect();
+            self.charge(caller.meter, None, &counting);
         }
     }
 }

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use super::record::{self, FRAME_BYTES, Found, MAX_PAYLOAD_BYTES, Record};
 
 const MAGIC: &[u8; 8] = b"la-jrnl\0";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Their header is the same; their records are not.
-const EARLIER_VERSIONS: [u32; 2] = [1, 2];
+const EARLIER_VERSIONS: [u32; 3] = [1, 2, 3];
 const HEADER_BYTES: usize = 8 + 4 + 8;
 
 /// The segment that is being written, locked for as long as anything may be written to it.

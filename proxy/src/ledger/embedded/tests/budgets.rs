@@ -31,6 +31,8 @@ pub(super) struct Load {
     callers: [Subject; 2],
     pool: Subject,
     open: Vec<Reservation>,
+    /// Whether some requests are reserved without a price and then cost something, over whatever limit.
+    may_overrun: bool,
     pub(super) now_ms: u64,
 }
 
@@ -42,6 +44,7 @@ impl Load {
             callers: [subject("a"), subject("b")],
             pool: subject("pool"),
             open: Vec::new(),
+            may_overrun: false,
             now_ms: NOW_MS,
         }
     }
@@ -56,7 +59,11 @@ impl Load {
         self.now_ms += self.dice.random_range(0..20_000);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let tokens = self.dice.random_range(1..3_000);
-        let amounts = Amounts { requests: 1, tokens, nano_usd: tokens * 1_500 };
+        let amounts = match self.dice.random_range(0..8) {
+            0 => Amounts::default(),
+            1 if self.may_overrun => Amounts { requests: 1, tokens, nano_usd: 0 },
+            _ => Amounts { requests: 1, tokens, nano_usd: tokens * 1_500 },
+        };
         let caller = self.dice.random_range(0..2);
         if self.open.len() < 4 && self.dice.random_range(0..3) > 0 {
             let covering = self.covering(caller);
@@ -76,8 +83,8 @@ impl Load {
                 0 => reservation.release(),
                 1 => drop(reservation),
                 _ => {
-                    let Amounts { requests, tokens, nano_usd } = *reservation.reserved();
-                    let amounts = Amounts { requests, tokens: tokens / 3, nano_usd: nano_usd / 3 };
+                    let Amounts { requests, tokens, .. } = *reservation.reserved();
+                    let amounts = Amounts { requests, tokens: tokens / 3, nano_usd: tokens * 500 };
                     reservation.settle(&Spent { amounts, ..spent(tokens / 3) });
                 }
             }
@@ -124,7 +131,7 @@ fn kill_after_any_request_leaves_every_budget_as_it_was() {
         let (dir, pauses) = (tempfile::tempdir().unwrap(), Arc::new(Pauses::default()));
         let ledger =
             open(Setup { segment_bytes: 2_000, probe: pauses.probe(), ..setup(dir.path()) }).unwrap();
-        let mut load = Load::new(seed);
+        let mut load = Load { may_overrun: true, ..Load::new(seed) };
         for round in 0..300 {
             load.step(&ledger);
             if round % 10 != 0 {

@@ -292,13 +292,13 @@ fn file_of_a_later_format_is_refused_as_such() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(setup(dir.path())).unwrap());
     let journal = dir.path().join("journal-1.log");
-    set_format(&journal, 4);
+    set_format(&journal, 5);
     let refused = open(setup(dir.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Format { found: 4, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Format { found: 5, .. }), "{refused}");
 }
 
 #[test]
-fn journal_of_format_2_is_taken_over_when_it_has_no_records() {
+fn journal_of_format_3_is_taken_over_when_it_has_no_records() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(setup(dir.path())).unwrap();
     spend(&ledger, "a", 3);
@@ -306,7 +306,7 @@ fn journal_of_format_2_is_taken_over_when_it_has_no_records() {
     drop(ledger);
     let last = || *segment::numbers(dir.path()).unwrap().last().unwrap();
     let (number, journal) = (last(), segment::path(dir.path(), last()));
-    set_format(&journal, 2);
+    set_format(&journal, 3);
 
     let ledger = open(setup(dir.path())).unwrap();
     assert_eq!(used(&ledger, "a"), (3, 0));
@@ -317,16 +317,16 @@ fn journal_of_format_2_is_taken_over_when_it_has_no_records() {
 }
 
 #[test]
-fn journal_of_format_2_with_records_is_refused_and_left_as_it_is() {
+fn journal_of_format_3_with_records_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(setup(dir.path())).unwrap();
     spend(&ledger, "a", 3);
     drop(ledger);
     let journal = dir.path().join("journal-1.log");
-    set_format(&journal, 2);
+    set_format(&journal, 3);
     let bytes = std::fs::read(&journal).unwrap();
     let refused = open(setup(dir.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Format { found: 2, .. }), "{refused}");
+    assert!(matches!(refused, OpenError::Format { found: 3, .. }), "{refused}");
     assert!(std::fs::read(&journal).unwrap() == bytes, "it was changed");
 }
 
