@@ -264,8 +264,10 @@ impl Book {
         let (mut refused, mut granted, mut is_over) = (false, true, false);
         for line in &cover.lines {
             let Some(meter) = self.meters.get_mut(line.meter) else { return Err(Denied::Stale) };
-            let Some(clock) = self.clocks.get_mut(meter.clock) else { return Err(Denied::Stale) };
-            meter.advance(clock, now_ms);
+            if !meter.is_at(now_ms) {
+                let Some(clock) = self.clocks.get_mut(meter.clock) else { return Err(Denied::Stale) };
+                meter.advance(clock, now_ms);
+            }
             match meter.fits(line, amounts.of(line.unit)) {
                 Fit::Yes => {}
                 Fit::Over => is_over = true,

@@ -15,6 +15,9 @@ const MOST_COVERED: u32 = 4_096;
 /// `u64::MAX` is no grant but a balance that needs none.
 const MOST_GRANTED: u64 = u64::MAX - 1;
 
+/// No time at all.
+const NEVER_MS: u64 = u64::MAX;
+
 /// A grant used up within this time doubles the next one.
 const FAST_MS: u64 = 1_000;
 
@@ -31,6 +34,8 @@ pub(super) struct Meter {
     pub(super) queued: bool,
     /// When the latest period began that anything was judged in. It never goes back.
     start_ms: u64,
+    /// What it was last advanced to, unless it has changed since.
+    advanced_ms: u64,
     /// Of this period; of a rolling window, of all time, nothing ever given back.
     balance: Balance,
     rolled: Option<Box<Rolled>>,
@@ -132,11 +137,11 @@ impl Meter {
             limit: u64::MAX,
             covered,
         };
-        Self { owner, clock, unit, queued: false, start_ms: 0, balance, rolled, pace }
+        Self { owner, clock, unit, queued: false, start_ms: 0, advanced_ms: NEVER_MS, balance, rolled, pace }
     }
 
     pub(super) fn restore(&mut self, saved: &SavedMeter) {
-        self.start_ms = saved.start_ms;
+        (self.start_ms, self.advanced_ms) = (saved.start_ms, NEVER_MS);
         let granted = if self.balance.is_endless() { u64::MAX } else { saved.granted };
         self.balance = Balance::restored(saved.settled, saved.open, granted);
         self.pace.until_ms = saved.granted_until_ms;
@@ -159,8 +164,14 @@ impl Meter {
         }
     }
 
+    /// Whether it is as [`Meter::advance`] leaves it: at many requests a millisecond it mostly is.
+    pub(super) const fn is_at(&self, now_ms: u64) -> bool {
+        self.advanced_ms == now_ms
+    }
+
     /// Lets go of what is over. Nothing comes back when a clock does.
     pub(super) fn advance(&mut self, clock: &mut Clock, now_ms: u64) {
+        self.advanced_ms = now_ms;
         self.begin(clock.advance(now_ms));
         if let Some(rolled) = &mut self.rolled {
             rolled.drop_old(clock.counts_for_ms, now_ms);
@@ -285,7 +296,7 @@ impl Meter {
 
     /// Gives a grant that is durable; one of a period that is over is void.
     pub(super) fn grant(&mut self, grant: &SavedMeter) {
-        self.queued = false;
+        (self.queued, self.advanced_ms) = (false, NEVER_MS);
         if self.rolled.is_some() || grant.start_ms == self.start_ms {
             if self.pace.is_void {
                 self.balance.grant_anew(grant.granted);
@@ -305,6 +316,7 @@ impl Meter {
         if saved.start_ms < self.start_ms && self.rolled.is_none() {
             return;
         }
+        self.advanced_ms = NEVER_MS;
         if records_are_whole {
             self.begin(saved.start_ms);
             self.balance.grant_anew(saved.granted);

@@ -118,6 +118,9 @@ fn judge(
     is_priced: bool,
     model: &str,
 ) -> Result<(), Refusal> {
+    if unbounded.is_none() && is_priced {
+        return Ok(());
+    }
     for Covering { owner, budgets, .. } in covering {
         let is_judge =
             |budget: &&Budget| budget.enforcement == Enforcement::Hard && budget.unit != Unit::Requests;
