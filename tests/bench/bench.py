@@ -27,6 +27,7 @@ STREAMS = 1000
 HOLD_MS = 12000
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 MOST_STOLEN = 0.03
+REST_SECONDS = 8
 TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0, "budgets": 0.95, "redis": 2.0,
            "accounts": 0.97}
 AT_LEAST = {"throughput", "budgets", "accounts"}
@@ -268,6 +269,8 @@ def measure(peers, body, rounds, seconds):
         done.append(((stolen_ticks() - stolen) * TICK_US / of_both_us, row))
         print(f"round {len(done)}, {done[-1][0]:.1%} stolen: " + ", ".join(
             f"{peer.name} {row[peer.name][0] / 1000:.1f} k/s {row[peer.name][1]:.1f} µs" for peer in peers), flush=True)
+        if done[-1][0] > MOST_STOLEN:
+            time.sleep(REST_SECONDS)  # a host that lends processors on credit gives them back
     kept = sorted(done, key=lambda one: one[0])[:rounds]
     return {peer.name: [row[peer.name] for _, row in kept] for peer in peers}, len(done)
 
