@@ -1,8 +1,9 @@
 """Compares la-router with nginx in one run and prints, or writes, the table of RESULTS.md.
 
 The proxy under test is pinned to core 0; load (wrk) and upstream share core 1. Every round runs every peer for the
-same time, in rotated order, and gives ratios within the round, so that the noise of a shared machine cancels; a round
-in which the host took too much of the machine is run again. The table shows medians over rounds. CPU is user and system time of the serving process from /proc/PID/stat.
+same time, in rotated order, and gives ratios within the round, so that the noise of a shared machine cancels; where
+the host took too much of the machine, one more round is run. The table shows medians over rounds. CPU is user and
+system time of the serving process from /proc/PID/stat.
 """
 import argparse
 import ast
@@ -26,8 +27,8 @@ CONNECTIONS = 32
 STREAMS = 1000
 HOLD_MS = 12000
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
-MOST_STOLEN = 0.03
-REST_SECONDS = 8
+MOST_STOLEN = 0.03  # of both cores, in a round that is not disturbed
+REST_SECONDS = 8  # after a disturbed round: a host that lends processors on credit gives them back
 TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0, "budgets": 0.95, "redis": 2.0,
            "accounts": 0.97}
 AT_LEAST = {"throughput", "budgets", "accounts"}
@@ -262,15 +263,15 @@ def measure(peers, body, rounds, seconds):
     done = []
     while sum(stolen <= MOST_STOLEN for stolen, _ in done) < rounds and len(done) < 3 * rounds:
         at = len(done) % len(peers)
-        stolen, began, row = stolen_ticks(), time.monotonic(), {}
+        ticks, began, row = stolen_ticks(), time.monotonic(), {}
         for peer in peers[at:] + peers[:at]:
             row[peer.name] = wrk(peer, body, CONNECTIONS, seconds)
-        of_both_us = 2 * (time.monotonic() - began) * 1_000_000
-        done.append(((stolen_ticks() - stolen) * TICK_US / of_both_us, row))
-        print(f"round {len(done)}, {done[-1][0]:.1%} stolen: " + ", ".join(
+        stolen = (stolen_ticks() - ticks) * TICK_US / (2 * (time.monotonic() - began) * 1_000_000)
+        done.append((stolen, row))
+        print(f"round {len(done)}, {stolen:.1%} stolen: " + ", ".join(
             f"{peer.name} {row[peer.name][0] / 1000:.1f} k/s {row[peer.name][1]:.1f} µs" for peer in peers), flush=True)
-        if done[-1][0] > MOST_STOLEN:
-            time.sleep(REST_SECONDS)  # a host that lends processors on credit gives them back
+        if stolen > MOST_STOLEN:
+            time.sleep(REST_SECONDS)
     kept = sorted(done, key=lambda one: one[0])[:rounds]
     return {peer.name: [row[peer.name] for _, row in kept] for peer in peers}, len(done)
 
@@ -375,7 +376,8 @@ def main():
         head, _, rest = results.read_text().partition("<!-- measured -->\n")
         tail = rest.partition("<!-- /measured -->\n")[2]
         when = (f"{time.strftime('%Y-%m-%d', time.gmtime())}, {machine()}, median of {args.rounds} rounds of "
-                f"{args.seconds} s (of {run}: those in which the host took least of the machine), load average at the start {load:.1f} (0.5 or less is a quiet machine).\n\n")
+                f"{args.seconds} s (of {run}: those in which the host took least of the machine), load average at the "
+                f"start {load:.1f} (0.5 or less is a quiet machine).\n\n")
         results.write_text(f"{head}<!-- measured -->\n{when}{text}<!-- /measured -->\n{tail}")
 
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Budget, Enforcement, Limits, Pace, Rate};
-use crate::amount::Unit;
+use crate::amount::{Amounts, Unit};
 use crate::id::Subject;
 
 /// One owner of limits that a request must keep to.
@@ -87,6 +87,11 @@ impl Cover {
     /// On how many meters a request is counted.
     pub fn meters(&self) -> usize {
         self.lines.len()
+    }
+
+    /// What `amounts` take of every meter, by its place: the caller's requests first.
+    pub fn takes(&self, amounts: &Amounts) -> impl Iterator<Item = (u32, u64)> {
+        self.lines.iter().map(|line| (line.meter, amounts.of(line.unit)))
     }
 
     /// Forgets whose it is and keeps its memory.

@@ -281,10 +281,10 @@ impl State {
     fn record_taken(&mut self, hold: HoldId, cover: &Cover, amounts: &Amounts) {
         let (Some(segment), None) = (&self.segment, &self.trouble) else { return };
         let (book, batch, number) = (&self.book, &mut self.unwritten, segment.number());
-        for (meter, _) in book.taken(cover, amounts) {
+        for (meter, _) in cover.takes(amounts) {
             name(book, batch, &mut self.named, number, meter);
         }
-        batch.reserve(hold.number(), book.taken(cover, amounts));
+        batch.reserve(hold.number(), cover.takes(amounts));
     }
 
     /// Numbers the charge, and tells it to the log.

@@ -92,8 +92,8 @@ fn most(a: &Amounts, b: &Amounts) -> Amounts {
 /// Whether limits must know how much a request uses.
 pub(super) fn weighs(covering: &[Covering<'_>]) -> bool {
     covering.iter().any(|Covering { budgets, rates, .. }| {
-        let units = budgets.iter().map(|budget| budget.unit).chain(rates.iter().map(|rate| rate.unit));
-        units.into_iter().any(|unit| unit != Unit::Requests)
+        let mut units = budgets.iter().map(|budget| budget.unit).chain(rates.iter().map(|rate| rate.unit));
+        units.any(|unit| unit != Unit::Requests)
     })
 }
 

@@ -63,7 +63,7 @@ pub(super) struct Asked<'a> {
 }
 
 impl Body {
-    /// Scans it, given its head, and takes its extent if that is asked for.
+    /// Scans it, given its head; where a limit of its caller `weighs`, with its extent.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -85,7 +85,7 @@ impl<'a> Content<'a> {
     pub(super) const NONE: Self = Self { body: b"", facts: None, extent: None, session: None };
 
     /// What a message asks for, of a caller who may ask for so much output.
-    pub(super) fn message(&'a self, limits: &Limits) -> Result<Asked<'a>, Refusal> {
+    pub(super) fn message(&self, limits: &Limits) -> Result<Asked<'_>, Refusal> {
         let facts = self.facts.as_ref();
         let max_tokens = facts.and_then(|facts| facts.max_tokens).ok_or(FactsError::NoMaxTokens)?;
         if let Some(most) = limits.max_output_tokens.filter(|most| max_tokens > *most) {

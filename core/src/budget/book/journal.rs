@@ -1,6 +1,6 @@
 //! What a journal writes down of a book, and how a book is made of a journal again.
 
-use super::{Amounts, Book, Cover, HoldId, Spent, share};
+use super::{Amounts, Book, HoldId, Spent, share};
 use crate::amount::Unit;
 use crate::budget::{SavedMeter, SavedPart, Window};
 use crate::id::Subject;
@@ -61,11 +61,6 @@ impl Book {
         let (owner, unit, window, _) = self.meter_at(meter)?;
         let (owner, window) = (owner.clone(), window.clone());
         Some(SavedPart { owner, unit, window, start_ms, reserved: amount, charged })
-    }
-
-    /// What `amounts` take of every meter under `cover`, the caller's requests first.
-    pub fn taken(&self, cover: &Cover, amounts: &Amounts) -> impl Iterator<Item = (u32, u64)> {
-        cover.lines.iter().map(|line| (line.meter, amounts.of(line.unit)))
     }
 
     /// What ending a request that has taken `parts`, charged as `spent` or not at all, will do to meters that still

@@ -11,21 +11,7 @@ const MAX_LEVEL: u32 = 3;
 
 /// Reads a `content` or `system`: a text, or blocks. `outer` arrays and objects are open around it, `level` of which
 /// are contents.
-#[inline(always)]
 pub(super) fn content<'a>(
-    cursor: &mut Cursor<'a>,
-    found: &mut Found<'a>,
-    level: u32,
-    outer: u32,
-) -> Result<(), FactsError> {
-    if cursor.peek() == Some(b'[') {
-        blocks(cursor, found, level, outer)
-    } else {
-        Ok(cursor.skip_value(outer)?)
-    }
-}
-
-fn blocks<'a>(
     cursor: &mut Cursor<'a>,
     found: &mut Found<'a>,
     level: u32,

@@ -281,6 +281,12 @@ fn content_that_nests_deeper_than_any_documented_is_not_bounded() {
         let body = with_blocks(&block);
         assert_eq!(estimate_of(&body).unbounded.is_some(), level > 2, "{level} levels");
     }
+    for (levels, is_bounded) in [(2, true), (3, false)] {
+        let inner = r#"{"type":"tool_result","tool_use_id":"t","content":"#;
+        let block = [inner].repeat(levels).join("[") + r#""a text""# + &["}"].repeat(levels).join("]");
+        let body = with_blocks(&block);
+        assert_eq!(estimate_of(&body).unbounded.is_none(), is_bounded, "{body}");
+    }
 }
 
 #[test]

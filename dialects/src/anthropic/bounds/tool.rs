@@ -46,32 +46,35 @@ pub(super) fn tools<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Resul
 
 fn tool<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), FactsError> {
     let from = cursor.at();
-    if !cursor.take(b'{') {
+    let of_type = if cursor.take(b'{') {
+        Some(definition(cursor, found)?)
+    } else {
         cursor.skip_value(IN_TOOL - 1)?;
-        found.longest_tool = found.longest_tool.max(cursor.at() - from);
-        return Ok(());
-    }
-    let mut of_type = None;
-    cursor.usual_members(
-        |cursor| usual_key!(cursor, "name", "description", "input_schema"),
-        |cursor, key| -> Result<(), FactsError> {
-            if key == b"type" {
-                if !once(&mut of_type, kind(cursor, IN_TOOL)?) {
-                    found.unbound(Unbounded::Ambiguous);
-                }
-            } else if key == b"cache_control" {
-                found.cache(caching(cursor.value(IN_TOOL)?));
-            } else {
-                cursor.skip_value(IN_TOOL)?;
-            }
-            Ok(())
-        },
-    )?;
+        None
+    };
     found.longest_tool = found.longest_tool.max(cursor.at() - from);
-    let of_type = of_type.unwrap_or(b"custom");
+    let Some(of_type) = of_type else { return Ok(()) };
     match CLIENT_TOOLS.iter().find(|(known, _)| *known == of_type) {
         Some((_, added)) => found.added_tokens += added + AROUND_TOKENS,
         None => found.unbound(Unbounded::Tool(name(of_type))),
     }
     Ok(())
+}
+
+/// Reads the members of a tool, and gives its type.
+fn definition<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<&'a [u8], FactsError> {
+    let mut of_type = None;
+    cursor.usual_members(
+        |cursor| usual_key!(cursor, "name", "description", "input_schema"),
+        |cursor, key| -> Result<(), FactsError> {
+            match key {
+                b"type" if once(&mut of_type, kind(cursor, IN_TOOL)?) => {}
+                b"type" => found.unbound(Unbounded::Ambiguous),
+                b"cache_control" => found.cache(caching(cursor.value(IN_TOOL)?)),
+                _ => cursor.skip_value(IN_TOOL)?,
+            }
+            Ok(())
+        },
+    )?;
+    Ok(of_type.unwrap_or(b"custom"))
 }

@@ -137,10 +137,8 @@ impl Batch {
         let Usage { input_tokens, cache_write_tokens, cache_read_tokens, output_tokens } = spent.tokens;
         self.begin(SETTLE);
         self.number(hold.into());
-        for count in [requests, tokens, nano_usd] {
-            self.number(count);
-        }
-        for count in [input_tokens, cache_write_tokens, cache_read_tokens, output_tokens] {
+        let kinds = [input_tokens, cache_write_tokens, cache_read_tokens, output_tokens];
+        for count in [requests, tokens, nano_usd].into_iter().chain(kinds) {
             self.number(count);
         }
         self.end();
