@@ -1,8 +1,8 @@
 //! Points at which a test kills the process, to show that no crash in the middle of a mint loses or doubles
-//! a token, and none around a renewal loses a login. They exist only in builds with the feature
-//! `fault-points`, which no image has.
+//! a token, and none around a renewal loses a login; or where it holds it up, as a slow API server does. They
+//! exist only in builds with the feature `fault-points`, which no image has.
 //!
-//! `LA_FAULT=after-secret` aborts at the point of that name.
+//! `LA_FAULT=after-secret` aborts at the point of that name, or lingers at it.
 
 /// The points, in the order in which a mint passes them, and then a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,12 +21,30 @@ pub(crate) enum Point {
     AfterLoginAnswered,
     /// What came of it was stored; nothing else was done since.
     AfterLoginStored,
+    /// A snapshot is written; nothing else was done since. Lingers.
+    AfterSnapshot,
 }
 
 /// Dies here if the environment names this point.
 #[cfg(feature = "fault-points")]
-#[expect(clippy::disallowed_methods, reason = "test builds only: there is no settings file to read it in")]
 pub(crate) fn reach(point: Point) {
+    if is_named(point) {
+        tracing::warn!(fault.point = ?point, "dying at fault point {point:?}");
+        std::process::abort();
+    }
+}
+
+/// Rests here for two seconds if the environment names this point.
+#[cfg(feature = "fault-points")]
+pub(crate) async fn linger(point: Point) {
+    if is_named(point) {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+}
+
+#[cfg(feature = "fault-points")]
+#[expect(clippy::disallowed_methods, reason = "test builds only: there is no settings file to read it in")]
+fn is_named(point: Point) -> bool {
     let name = match point {
         Point::AfterStatusIssuing => "after-status-issuing",
         Point::AfterSecret => "after-secret",
@@ -35,13 +53,17 @@ pub(crate) fn reach(point: Point) {
         Point::BeforeLoginPost => "before-login-post",
         Point::AfterLoginAnswered => "after-login-answered",
         Point::AfterLoginStored => "after-login-stored",
+        Point::AfterSnapshot => "after-snapshot",
     };
-    if std::env::var("LA_FAULT").is_ok_and(|wanted| wanted == name) {
-        tracing::warn!(fault.point = name, "dying at fault point {name}");
-        std::process::abort();
-    }
+    std::env::var("LA_FAULT").is_ok_and(|wanted| wanted == name)
 }
 
 /// Does nothing: the build has no fault points.
 #[cfg(not(feature = "fault-points"))]
 pub(crate) const fn reach(_point: Point) {}
+
+/// Does nothing: the build has no fault points.
+#[cfg(not(feature = "fault-points"))]
+pub(crate) fn linger(_point: Point) -> std::future::Ready<()> {
+    std::future::ready(())
+}

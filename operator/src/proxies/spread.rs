@@ -138,7 +138,8 @@ fn queue_providers(shared: &Shared, namespace: &str) {
     }
 }
 
-fn queue_unprogrammed(shared: &Shared, proxy: &ObjectName) {
+/// The tokens of `proxy` whose newest text not every pod was known to serve.
+pub(crate) fn queue_unprogrammed(shared: &Shared, proxy: &ObjectName) {
     for token in shared.stores.tokens_of(proxy) {
         let status = token.status.as_ref();
         if !status.is_some_and(|status| is_true(&status.conditions, kind::PROGRAMMED)) {

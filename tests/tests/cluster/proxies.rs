@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use la_tests::cluster::{Client, Kubelet, eventually, measure};
+use la_tests::cluster::{ApiServer, Client, Kubelet, eventually, measure};
 use la_tests::fakes::{Answer, FakeUpstream, always};
 use serde_json::{Value, json};
 
@@ -270,4 +270,28 @@ fn pod_that_only_carries_the_label_is_not_asked() {
         .unwrap();
     std::thread::sleep(Duration::from_secs(2));
     assert!(listener.accept().is_err(), "an impostor was sent an admin credential");
+}
+
+#[test]
+fn token_that_the_pod_serves_before_the_snapshot_is_known_to_be_written_is_ready_all_the_same() {
+    let api = ApiServer::start().unwrap();
+    let scene = Scene::new(&api).unwrap();
+    let namespace = scene.namespace("early");
+    let _kubelet = Kubelet::start(&api, &namespace).unwrap();
+    let _operator = scene.operator("slow", &[("LA_FAULT", "after-snapshot")]).unwrap();
+    scene.apply(&namespace, &provider("http://127.0.0.1:9"));
+    scene.apply(&namespace, &proxy(1, "{from: Same}"));
+    scene.until((&namespace, "routerproxies", "gateway"), "Programmed", ("True", "Programmed"));
+    scene.apply(&namespace, &token("agent", &namespace, ""));
+    let pod = format!("/api/v1/namespaces/{namespace}/pods/gateway-0");
+    let mut touches = 0;
+    let ready = || {
+        // Whoever changes the pod has its kubelet look at the Secret.
+        touches += 1;
+        let touch = json!({ "metadata": { "annotations": { "example.com/touched": touches.to_string() } } });
+        scene.api.client().merge(&pod, &touch)?;
+        let ready = scene.condition((&namespace, "routertokens", "agent"), "Ready");
+        Ok((ready == ("True".to_owned(), "Issued".to_owned())).then_some(()))
+    };
+    eventually("the token to be ready", LIMIT, ready).unwrap();
 }

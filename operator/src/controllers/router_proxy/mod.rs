@@ -21,7 +21,9 @@ use self::decide::{Observed, Previous, decide, next_snapshot};
 use self::gather::Last;
 use crate::clock::{self, NoRandomness};
 use crate::controllers::status::{self, AFTER_CONFLICT, StatusError};
+use crate::faults::{self, Point};
 use crate::names::{OBJECT_MANAGER, ObjectName};
+use crate::proxies::spread;
 use crate::published::Edition;
 use crate::resources::Owner;
 use crate::resources::secrets::{self, SnapshotError};
@@ -124,6 +126,10 @@ async fn advance(proxy: &RouterProxy, shared: &Arc<Shared>) -> Result<Action, Pr
     let edition = publish(shared, proxy, &owner, (&compiled, &counted)).await?;
     let conflicts = frame::ensure(shared, proxy, &owner).await?;
     shared.fleet.follow(shared, &name, gather::targets(shared, proxy, &name));
+    if shared.fleet.serves(&name, edition.snapshot.order()) {
+        // A pod may have reported this snapshot before its writing was answered, and one that lagged may be gone.
+        spread::queue_unprogrammed(shared, &name);
+    }
     let pods = shared.fleet.pods_of(&name);
     let observed = Observed {
         proxy,
@@ -177,6 +183,7 @@ async fn publish(
     let api: Api<KubeSecret> = Api::namespaced(shared.client.clone(), owner.namespace);
     let parameters = PatchParams::apply(OBJECT_MANAGER).force();
     let written = api.patch(&snapshot_secret(owner.name), &parameters, &Patch::Apply(&secret)).await?;
+    faults::linger(Point::AfterSnapshot).await;
     shared.metrics.snapshots.inc();
     Ok(shelve(shared, &name, (snapshot, compiled, credentials), written.resource_version()))
 }
