@@ -78,13 +78,14 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Resident memory of the process now, in bytes.
+    /// Resident memory that is the process's own now, in bytes: without pages of its program's file, of which the
+    /// kernel keeps more or fewer as it likes.
     ///
     /// # Errors
     /// When the system cannot tell.
-    pub fn resident_bytes(&self) -> Result<u64> {
+    pub fn own_bytes(&self) -> Result<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process.id()))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("no Rss")?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).context("no Anonymous")?;
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kilobytes * 1_024)
     }
