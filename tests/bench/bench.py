@@ -192,7 +192,8 @@ def bare_call_us(redis, words, seconds_worth=20_000):
 def added_by_redis(redis, shared, embedded, body, rounds):
     """Median latency with Redis and without, and of the bare call; and by how much more than it Redis adds."""
     words = script_call(redis, shared, body)
-    each = [(latency_us(shared, body, 2), latency_us(embedded, body, 2), bare_call_us(redis, words)) for _ in range(rounds)]
+    each, _ = least_disturbed(
+        rounds, lambda _: (latency_us(shared, body, 2), latency_us(embedded, body, 2), bare_call_us(redis, words)))
     ratio = statistics.median((with_it - without) / bare for with_it, without, bare in each)
     return [statistics.median(column) for column in zip(*each)], ratio
 
@@ -256,24 +257,35 @@ def stolen_ticks():
     return sum(int(line.split()[8]) for line in lines if line.split()[0] in (f"cpu{PROXY_CORE}", f"cpu{LOAD_CORE}"))
 
 
-def measure(peers, body, rounds, seconds):
-    """What each peer did in each round, and how many rounds were run for it: the least disturbed are kept."""
-    for peer in peers:
-        wrk(peer, body, CONNECTIONS, 1)
+def least_disturbed(rounds, run):
+    """What `run` gave in the rounds in which the host took least of both cores, and how many were run for them."""
     done = []
     while sum(stolen <= MOST_STOLEN for stolen, _ in done) < rounds and len(done) < 3 * rounds:
-        at = len(done) % len(peers)
-        ticks, began, row = stolen_ticks(), time.monotonic(), {}
-        for peer in peers[at:] + peers[:at]:
-            row[peer.name] = wrk(peer, body, CONNECTIONS, seconds)
+        ticks, began = stolen_ticks(), time.monotonic()
+        given = run(len(done))
         stolen = (stolen_ticks() - ticks) * TICK_US / (2 * (time.monotonic() - began) * 1_000_000)
-        done.append((stolen, row))
-        print(f"round {len(done)}, {stolen:.1%} stolen: " + ", ".join(
-            f"{peer.name} {row[peer.name][0] / 1000:.1f} k/s {row[peer.name][1]:.1f} µs" for peer in peers), flush=True)
+        done.append((stolen, given))
         if stolen > MOST_STOLEN:
+            print(f"  {stolen:.1%} stolen: once more", flush=True)
             time.sleep(REST_SECONDS)
     kept = sorted(done, key=lambda one: one[0])[:rounds]
-    return {peer.name: [row[peer.name] for _, row in kept] for peer in peers}, len(done)
+    return [given for _, given in kept], len(done)
+
+
+def measure(peers, body, rounds, seconds):
+    """What each peer did in each round, and how many rounds were run for it."""
+    for peer in peers:
+        wrk(peer, body, CONNECTIONS, 1)
+
+    def one(number):
+        at = number % len(peers)
+        row = {peer.name: wrk(peer, body, CONNECTIONS, seconds) for peer in peers[at:] + peers[:at]}
+        print(f"round {number + 1}: " + ", ".join(
+            f"{peer.name} {row[peer.name][0] / 1000:.1f} k/s {row[peer.name][1]:.1f} µs" for peer in peers), flush=True)
+        return row
+
+    kept, run = least_disturbed(rounds, one)
+    return {peer.name: [row[peer.name] for row in kept] for peer in peers}, run
 
 
 def table(rows, streams, ready, redis):
