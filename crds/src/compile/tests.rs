@@ -284,15 +284,14 @@ fn namespace_that_is_not_known_matches_no_selector() {
 
 #[test]
 fn token_of_another_proxy_is_no_concern() {
-    let (compiled, faults) = faults_of(
-        "proxyRef: {name: gateway, namespace: platform}",
-        "proxyRef: {name: gateway, namespace: platform}",
-    );
-    assert_eq!((compiled.snapshot.tokens.len(), faults.len()), (1, 0));
+    let found = |manifests: &Manifests| {
+        let compiled = compiled(manifests, Mode::Cluster);
+        (compiled.snapshot.tokens.len(), compiled.faults.len())
+    };
     let mut manifests = world(|text| text);
+    assert_eq!(found(&manifests), (1, 0), "a token of this proxy");
     manifests.tokens[0].spec.proxy_ref.namespace = None;
-    let compiled = super::tests::compiled(&manifests, Mode::Cluster);
-    assert_eq!((compiled.snapshot.tokens.len(), compiled.faults.len()), (0, 0));
+    assert_eq!(found(&manifests), (0, 0), "one of a proxy of the same name beside it");
 }
 
 #[test]
