@@ -1,12 +1,14 @@
 """Compares la-router with nginx in one run and prints, or writes, the table of RESULTS.md.
 
-The proxy under test is pinned to core 0; load (wrk) and upstream share core 1. Every round runs every peer for the
-same time, in rotated order, and gives ratios within the round, so that the noise of a shared machine cancels; where
-the host took too much of the machine, one more round is run. The table shows medians over rounds. CPU is user and
-system time of the serving process from /proc/PID/stat.
+The proxy under test is pinned to core 0; load (wrk) and upstream share core 1. What is compared runs side by side: both
+of a pair at the same time, sharing core 0, so that what else happens on the machine happens to both. Beside that, every
+round runs every peer alone for the same time, in rotated order; where the host took too much of the machine, one more
+round is run. The tables show medians over rounds. CPU is user and system time of the serving process from
+/proc/PID/stat.
 """
 import argparse
 import ast
+import concurrent.futures
 import http.client
 import os
 import pathlib
@@ -32,6 +34,8 @@ REST_SECONDS = 8  # after a disturbed round: a host that lends processors on cre
 TARGETS = {"throughput": 0.85, "cpu": 1.2, "stream": 30.0, "idle": 6.0, "ready": 20.0, "budgets": 0.95, "redis": 2.0,
            "accounts": 0.97}
 AT_LEAST = {"throughput", "budgets", "accounts"}
+PAIRS = {"throughput": ("la-router", "nginx"), "budgets": ("four budgets and a rate", "la-router"),
+         "accounts": ("a session on five accounts", "one account, fields unread")}
 ACCOUNT = "{name: NAME, credential: {apiKey: {secretRef: {name: key}}}}"
 LIMITS = """limits:
     budgets:
@@ -288,7 +292,22 @@ def measure(peers, body, rounds, seconds):
     return {peer.name: [row[peer.name] for row in kept] for peer in peers}, run
 
 
-def table(rows, streams, ready, redis):
+def side_by_side(peers, body, rounds, seconds):
+    """Throughput and CPU per request of the first of each pair, of those of the second, while they share a core."""
+    by_name = {peer.name: peer for peer in peers}
+    ratios = {key: [] for key in PAIRS}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for number in range(rounds):
+            for key, pair in PAIRS.items():
+                runs = [pool.submit(wrk, by_name[name], body, CONNECTIONS, seconds) for name in pair]
+                (rate, cpu), (other_rate, other_cpu) = (run.result() for run in runs)
+                ratios[key].append((rate / other_rate, cpu / other_cpu))
+            print(f"side by side {number + 1}: " + ", ".join(
+                f"{name} {ratios[key][-1][0]:.2f} of {to}" for key, (name, to) in PAIRS.items()), flush=True)
+    return {key: tuple(map(statistics.median, zip(*each))) for key, each in ratios.items()}
+
+
+def table(rows, shared, streams, ready, redis):
     def ratio(name, index, to):
         return statistics.median(mine[index] / other[index] for mine, other in zip(rows[name], rows[to]))
 
@@ -302,6 +321,9 @@ def table(rows, streams, ready, redis):
         if name == "direct":
             cells[3:] = ["–", "–"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "| Side by side, sharing a core | of | throughput | CPU/request |", "|---|---|---|---|"]
+    for key, (name, to) in PAIRS.items():
+        lines.append(f"| {name} | {to} | {shared[key][0]:.2f} | {shared[key][1]:.2f} |")
     lines += ["", "| Memory and start | nginx | la-router |", "|---|---|---|"]
     lines.append(f"| idle resident memory, MB | {streams['nginx'][1] / 1024:.1f} | {streams['la-router'][1] / 1024:.1f} |")
     lines.append(f"| kB per open stream ({STREAMS} held) | {streams['nginx'][0]:.1f} | {streams['la-router'][0]:.1f} |")
@@ -309,10 +331,8 @@ def table(rows, streams, ready, redis):
     (with_it, without, bare), added = redis
     lines += ["", "| Median latency at one connection, µs | |", "|---|---|", f"| four budgets and a rate, embedded | {without:.0f} |",
               f"| the same in Redis on loopback | {with_it:.0f} |", f"| the bare script call | {bare:.0f} |"]
-    found = {"throughput": ratio("la-router", 0, "nginx"), "cpu": ratio("la-router", 1, "nginx"),
-             "stream": streams["la-router"][0], "idle": streams["la-router"][1] / 1024, "ready": ready,
-             "budgets": ratio("four budgets and a rate", 0, "la-router"), "redis": added,
-             "accounts": ratio("a session on five accounts", 0, "one account, fields unread")}
+    found = {**{key: throughput for key, (throughput, _) in shared.items()}, "cpu": shared["throughput"][1],
+             "stream": streams["la-router"][0], "idle": streams["la-router"][1] / 1024, "ready": ready, "redis": added}
     names = {"throughput": "throughput of nginx's, at least", "cpu": "CPU per request of nginx's, at most",
              "stream": "kB per open stream, at most", "idle": "idle resident memory in MB, at most",
              "ready": "ms to ready, at most",
@@ -338,7 +358,7 @@ def main():
     parser.add_argument("--router", required=True)
     parser.add_argument("--upstream", required=True)
     # Many short ones: what else the machine does changes within seconds, and then touches the peers of a round alike.
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="write the table into RESULTS.md")
     args = parser.parse_args()
@@ -371,6 +391,7 @@ def main():
             pool.session = "bench"
             peers.append(pool)
             peers.append(start_router("la-router, both logs on", args.router, directory, direct, log_requests=True))
+            together = side_by_side(peers, body, args.rounds, 2 * args.seconds)
             rows, run = measure(peers, body, args.rounds, args.seconds)
             redis = start_redis(directory)
             peers.append(redis)
@@ -381,7 +402,7 @@ def main():
         finally:
             for peer in peers + others:
                 peer.stop()
-    text = table(rows, streams, ready, redis)
+    text = table(rows, together, streams, ready, redis)
     print("\n" + text)
     if args.write:
         results = HERE / "RESULTS.md"

@@ -20,5 +20,5 @@ if [ -z "$upstream" ]; then
   cargo build --locked --release -p la-tests --bin la-fake-upstream
   upstream=$target/release/la-fake-upstream
 fi
-echo "[3/3] measuring: 2 to 3 minutes; leave the machine alone" >&2
+echo "[3/3] measuring: 4 to 8 minutes; leave the machine alone" >&2
 exec python3 "$here/bench.py" --router "$router" --upstream "$upstream" "${@:---write}"
