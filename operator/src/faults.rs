@@ -1,10 +1,10 @@
 //! Points at which a test kills the process, to show that no crash in the middle of a mint loses or doubles
-//! a token, and none around a renewal loses a login; or where it holds it up, as a slow API server does. They
-//! exist only in builds with the feature `fault-points`, which no image has.
+//! a token, and none around a renewal loses a login; and one at which it delays it, as a slow API server does.
+//! They exist only in builds with the feature `fault-points`, which no image has.
 //!
-//! `LA_FAULT=after-secret` aborts at the point of that name, or lingers at it.
+//! `LA_FAULT=after-secret` aborts at the point of that name; `LA_FAULT=after-snapshot` rests there.
 
-/// The points, in the order in which a mint passes them, and then a renewal.
+/// The points, in the order in which a mint passes them, and then a renewal, and the one of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
     /// The new id is recorded as Issuing; the Secret is not written.
@@ -21,15 +21,15 @@ pub(crate) enum Point {
     AfterLoginAnswered,
     /// What came of it was stored; nothing else was done since.
     AfterLoginStored,
-    /// A snapshot is written; nothing else was done since. Lingers.
+    /// A snapshot is written; nothing else was done since.
     AfterSnapshot,
 }
 
 /// Dies here if the environment names this point.
 #[cfg(feature = "fault-points")]
 pub(crate) fn reach(point: Point) {
-    if is_named(point) {
-        tracing::warn!(fault.point = ?point, "dying at fault point {point:?}");
+    if let Some(name) = named(point) {
+        tracing::warn!(fault.point = name, "dying at fault point {name}");
         std::process::abort();
     }
 }
@@ -37,14 +37,15 @@ pub(crate) fn reach(point: Point) {
 /// Rests here for two seconds if the environment names this point.
 #[cfg(feature = "fault-points")]
 pub(crate) async fn linger(point: Point) {
-    if is_named(point) {
+    if named(point).is_some() {
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     }
 }
 
+/// The point's name, if the environment names it.
 #[cfg(feature = "fault-points")]
 #[expect(clippy::disallowed_methods, reason = "test builds only: there is no settings file to read it in")]
-fn is_named(point: Point) -> bool {
+fn named(point: Point) -> Option<&'static str> {
     let name = match point {
         Point::AfterStatusIssuing => "after-status-issuing",
         Point::AfterSecret => "after-secret",
@@ -55,7 +56,7 @@ fn is_named(point: Point) -> bool {
         Point::AfterLoginStored => "after-login-stored",
         Point::AfterSnapshot => "after-snapshot",
     };
-    std::env::var("LA_FAULT").is_ok_and(|wanted| wanted == name)
+    std::env::var("LA_FAULT").is_ok_and(|wanted| wanted == name).then_some(name)
 }
 
 /// Does nothing: the build has no fault points.

@@ -307,7 +307,7 @@ def side_by_side(peers, body, rounds, seconds):
     return {key: tuple(map(statistics.median, zip(*each))) for key, each in ratios.items()}
 
 
-def table(rows, shared, streams, ready, redis):
+def table(rows, together, streams, ready, redis):
     def ratio(name, index, to):
         return statistics.median(mine[index] / other[index] for mine, other in zip(rows[name], rows[to]))
 
@@ -323,7 +323,7 @@ def table(rows, shared, streams, ready, redis):
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", "| Side by side, sharing a core | of | throughput | CPU/request |", "|---|---|---|---|"]
     for key, (name, to) in PAIRS.items():
-        lines.append(f"| {name} | {to} | {shared[key][0]:.2f} | {shared[key][1]:.2f} |")
+        lines.append(f"| {name} | {to} | {together[key][0]:.2f} | {together[key][1]:.2f} |")
     lines += ["", "| Memory and start | nginx | la-router |", "|---|---|---|"]
     lines.append(f"| idle resident memory, MB | {streams['nginx'][1] / 1024:.1f} | {streams['la-router'][1] / 1024:.1f} |")
     lines.append(f"| kB per open stream ({STREAMS} held) | {streams['nginx'][0]:.1f} | {streams['la-router'][0]:.1f} |")
@@ -331,7 +331,7 @@ def table(rows, shared, streams, ready, redis):
     (with_it, without, bare), added = redis
     lines += ["", "| Median latency at one connection, µs | |", "|---|---|", f"| four budgets and a rate, embedded | {without:.0f} |",
               f"| the same in Redis on loopback | {with_it:.0f} |", f"| the bare script call | {bare:.0f} |"]
-    found = {**{key: throughput for key, (throughput, _) in shared.items()}, "cpu": shared["throughput"][1],
+    found = {**{key: throughput for key, (throughput, _) in together.items()}, "cpu": together["throughput"][1],
              "stream": streams["la-router"][0], "idle": streams["la-router"][1] / 1024, "ready": ready, "redis": added}
     names = {"throughput": "throughput of nginx's, at least", "cpu": "CPU per request of nginx's, at most",
              "stream": "kB per open stream, at most", "idle": "idle resident memory in MB, at most",
@@ -391,8 +391,8 @@ def main():
             pool.session = "bench"
             peers.append(pool)
             peers.append(start_router("la-router, both logs on", args.router, directory, direct, log_requests=True))
-            together = side_by_side(peers, body, args.rounds, 2 * args.seconds)
             rows, run = measure(peers, body, args.rounds, args.seconds)
+            together = side_by_side(peers, body, args.rounds, 2 * args.seconds)
             redis = start_redis(directory)
             peers.append(redis)
             flags = ["--ledger", "redis", "--redis-url", f"redis://127.0.0.1:{redis.port}"]

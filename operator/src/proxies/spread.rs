@@ -7,6 +7,7 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use la_core::id::Subject;
 use la_core::report::{Report, SubjectUsage};
+use la_crds::RouterToken;
 use la_crds::conditions::{is_true, kind};
 use tokio::sync::watch;
 
@@ -39,7 +40,7 @@ pub(super) fn report(shared: &Arc<Shared>, target: &Target, state: &watch::Sende
         queue_providers(shared, &target.proxy.namespace);
     }
     if order_changed {
-        queue_unprogrammed(shared, &target.proxy);
+        queue_unprogrammed(shared, &shared.stores.tokens_of(&target.proxy));
     }
     for subject in used {
         queue_subject(shared, &target.proxy, &subject);
@@ -138,9 +139,9 @@ fn queue_providers(shared: &Shared, namespace: &str) {
     }
 }
 
-/// The tokens of `proxy` whose newest text not every pod was known to serve.
-pub(crate) fn queue_unprogrammed(shared: &Shared, proxy: &ObjectName) {
-    for token in shared.stores.tokens_of(proxy) {
+/// Those of `tokens` whose newest text not every pod of their proxy was known to serve.
+pub(crate) fn queue_unprogrammed(shared: &Shared, tokens: &[Arc<RouterToken>]) {
+    for token in tokens {
         let status = token.status.as_ref();
         if !status.is_some_and(|status| is_true(&status.conditions, kind::PROGRAMMED)) {
             shared.queues.tokens.push_named(&token.namespace().unwrap_or_default(), &token.name_any());

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use la_tests::cluster::{ApiServer, Kubelet, eventually};
+use la_tests::cluster::{ApiServer, eventually};
 use serde_json::json;
 
-use super::scene::{LIMIT, Scene, claims, provider, proxy, secret_path, text, token, value};
+use super::scene::{LIMIT, Scene, claims, secret_path, text, token, value};
 
 const POINTS: [&str; 3] = ["after-status-issuing", "after-secret", "before-active"];
 
@@ -115,10 +115,7 @@ fn of_two_replicas_one_leads_and_the_other_takes_over() {
 fn cluster_restored_from_a_backup_gets_a_new_epoch() {
     let api = ApiServer::start().unwrap();
     let scene = Scene::new(&api).unwrap();
-    let namespace = scene.namespace("backup");
-    let kubelet = Kubelet::start(&api, &namespace).unwrap();
-    scene.apply(&namespace, &provider("http://127.0.0.1:9"));
-    scene.apply(&namespace, &proxy(1, "{from: Same}"));
+    let (namespace, kubelet) = scene.served("backup", "http://127.0.0.1:9");
     let operator = scene.operator("first", &[]).unwrap();
     let gateway = (namespace.as_str(), "routerproxies", "gateway");
     scene.until(gateway, "Programmed", ("True", "Programmed"));

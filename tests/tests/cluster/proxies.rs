@@ -7,7 +7,7 @@ use la_tests::cluster::{ApiServer, Client, Kubelet, eventually, measure};
 use la_tests::fakes::{Answer, FakeUpstream, always};
 use serde_json::{Value, json};
 
-use super::scene::{COLLECTED, LIMIT, Scene, data, provider, proxy, secret_path, shared, text, token};
+use super::scene::{COLLECTED, LIMIT, Scene, data, secret_path, shared, text, token};
 
 const BODY: &str =
     r#"{"model":"claude-sonnet-4-5","max_tokens":8,"messages":[{"role":"user","content":"hi"}]}"#;
@@ -31,10 +31,7 @@ impl Running {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let upstream = runtime.block_on(FakeUpstream::start(always(Answer::json(200, ANSWER)))).unwrap();
         let scene = shared();
-        let namespace = scene.namespace(prefix);
-        let kubelet = Kubelet::start(scene.api, &namespace).unwrap();
-        scene.apply(&namespace, &provider(&upstream.base_url()));
-        scene.apply(&namespace, &proxy(1, "{from: Same}"));
+        let (namespace, kubelet) = scene.served(prefix, &upstream.base_url());
         let running =
             Self { scene, namespace, kubelet, upstream, answered: Cell::default(), _runtime: runtime };
         running.until("Available", ("True", "Available"));
@@ -276,11 +273,8 @@ fn pod_that_only_carries_the_label_is_not_asked() {
 fn token_that_the_pod_serves_before_the_snapshot_is_known_to_be_written_is_ready_all_the_same() {
     let api = ApiServer::start().unwrap();
     let scene = Scene::new(&api).unwrap();
-    let namespace = scene.namespace("early");
-    let _kubelet = Kubelet::start(&api, &namespace).unwrap();
+    let (namespace, _kubelet) = scene.served("early", "http://127.0.0.1:9");
     let _operator = scene.operator("slow", &[("LA_FAULT", "after-snapshot")]).unwrap();
-    scene.apply(&namespace, &provider("http://127.0.0.1:9"));
-    scene.apply(&namespace, &proxy(1, "{from: Same}"));
     scene.until((&namespace, "routerproxies", "gateway"), "Programmed", ("True", "Programmed"));
     scene.apply(&namespace, &token("agent", &namespace, ""));
     let pod = format!("/api/v1/namespaces/{namespace}/pods/gateway-0");

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use la_tests::cluster::{ApiServer, Kubelet, eventually};
+use la_tests::cluster::{ApiServer, eventually};
 use la_tests::proof::rounds;
 
 use super::budgets::budget;
-use super::scene::{LIMIT, Scene, provider, proxy, token};
+use super::scene::{LIMIT, Scene, token};
 
 const TOKENS: usize = 100;
 
@@ -17,10 +17,7 @@ const REST_SECONDS: usize = 300;
 fn at_rest_with_100_tokens_nothing_but_the_lease_is_written() {
     let api = ApiServer::start().unwrap();
     let scene = Scene::new(&api).unwrap();
-    let namespace = scene.namespace("quiet");
-    let kubelet = Kubelet::start(&api, &namespace).unwrap();
-    scene.apply(&namespace, &provider("http://127.0.0.1:9"));
-    scene.apply(&namespace, &proxy(1, "{from: Same}"));
+    let (namespace, kubelet) = scene.served("quiet", "http://127.0.0.1:9");
     let operator = scene.operator("quiet", &[]).unwrap();
     let limits = ", limits: {budgets: [{name: hour, unit: Requests, limit: '9', window: {rolling: 1h}}]}";
     let yaml: String = (0..TOKENS).map(|n| token(&format!("agent-{n}"), &namespace, limits)).collect();

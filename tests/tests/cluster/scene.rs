@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use base64::Engine as _;
 use la_core::snapshot::Snapshot;
-use la_tests::cluster::{ApiServer, Operator, eventually};
+use la_tests::cluster::{ApiServer, Kubelet, Operator, eventually};
 use serde_json::{Value, json};
 
 /// How long anything may take on a busy machine.
@@ -77,6 +77,16 @@ impl<'a> Scene<'a> {
     pub(crate) fn gateway(&self, namespace: &str) {
         self.apply(namespace, &provider("https://api.anthropic.com"));
         self.apply(namespace, &proxy(0, "{from: All}"));
+    }
+
+    /// A namespace of its own with the provider `claude` at `base_url`, the proxy `gateway` that leads to it, and its
+    /// one pod for as long as the kubelet is kept.
+    pub(crate) fn served(&self, prefix: &str, base_url: &str) -> (String, Kubelet) {
+        let namespace = self.namespace(prefix);
+        let kubelet = Kubelet::start(self.api, &namespace).unwrap();
+        self.apply(&namespace, &provider(base_url));
+        self.apply(&namespace, &proxy(1, "{from: Same}"));
+        (namespace, kubelet)
     }
 
     /// The path of one of our objects.

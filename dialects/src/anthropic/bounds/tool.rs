@@ -38,31 +38,19 @@ pub(super) fn tools<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Resul
     let mut any = false;
     elements(cursor, 1, |cursor| {
         any = true;
-        tool(cursor, found)
+        let from = cursor.at();
+        tool(cursor, found)?;
+        found.longest_tool = found.longest_tool.max(cursor.at() - from);
+        Ok(())
     })?;
     found.added_tokens += if any { TOOL_PROMPT_TOKENS } else { 0 };
     Ok(())
 }
 
 fn tool<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<(), FactsError> {
-    let from = cursor.at();
-    let of_type = if cursor.take(b'{') {
-        Some(definition(cursor, found)?)
-    } else {
-        cursor.skip_value(IN_TOOL - 1)?;
-        None
-    };
-    found.longest_tool = found.longest_tool.max(cursor.at() - from);
-    let Some(of_type) = of_type else { return Ok(()) };
-    match CLIENT_TOOLS.iter().find(|(known, _)| *known == of_type) {
-        Some((_, added)) => found.added_tokens += added + AROUND_TOKENS,
-        None => found.unbound(Unbounded::Tool(name(of_type))),
+    if !cursor.take(b'{') {
+        return Ok(cursor.skip_value(IN_TOOL - 1)?);
     }
-    Ok(())
-}
-
-/// Reads the members of a tool, and gives its type.
-fn definition<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<&'a [u8], FactsError> {
     let mut of_type = None;
     cursor.usual_members(
         |cursor| usual_key!(cursor, "name", "description", "input_schema"),
@@ -76,5 +64,10 @@ fn definition<'a>(cursor: &mut Cursor<'a>, found: &mut Found<'a>) -> Result<&'a 
             Ok(())
         },
     )?;
-    Ok(of_type.unwrap_or(b"custom"))
+    let of_type = of_type.unwrap_or(b"custom");
+    match CLIENT_TOOLS.iter().find(|(known, _)| *known == of_type) {
+        Some((_, added)) => found.added_tokens += added + AROUND_TOKENS,
+        None => found.unbound(Unbounded::Tool(name(of_type))),
+    }
+    Ok(())
 }

@@ -128,7 +128,7 @@ async fn advance(proxy: &RouterProxy, shared: &Arc<Shared>) -> Result<Action, Pr
     shared.fleet.follow(shared, &name, gather::targets(shared, proxy, &name));
     if shared.fleet.serves(&name, edition.snapshot.order()) {
         // A pod may have reported this snapshot before its writing was answered, and one that lagged may be gone.
-        spread::queue_unprogrammed(shared, &name);
+        spread::queue_unprogrammed(shared, &counted.tokens);
     }
     let pods = shared.fleet.pods_of(&name);
     let observed = Observed {
